@@ -1,0 +1,57 @@
+"""Awakening Augmented Generation for the Hugging Face ecosystem.
+
+Importing this package makes the PEFT method ``"HYPERLORA"`` known to PEFT; that needs torch, transformers and peft
+only. Everything heavier is imported when it is first used.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+_checkout = Path(__file__).resolve().parent.parent
+if (_checkout / "setup.cfg").is_file() and (_checkout / "kernels" / "hyper_lora").is_dir():
+    # In a source checkout trainers/, collators/ and kernels/ lie beside this folder; installed, they lie inside it.
+    __path__.append(str(_checkout))
+
+from aag_hf.hyperlora import HyperLoraConfig, HyperLoraModel, hyperlora_features, to_lora  # noqa: E402
+
+if TYPE_CHECKING:
+    from aag_hf.awakening import AwakeningConfig, AwakeningModel, AwakeningPipeline
+    from aag_hf.fid import FiDT5Config, FiDT5ForConditionalGeneration
+    from aag_hf.questions import QuestionEncoder, QuestionEncoderConfig
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "FiDT5Config": "aag_hf.fid",
+    "FiDT5ForConditionalGeneration": "aag_hf.fid",
+    "QuestionEncoderConfig": "aag_hf.questions",
+    "QuestionEncoder": "aag_hf.questions",
+    "AwakeningConfig": "aag_hf.awakening",
+    "AwakeningModel": "aag_hf.awakening",
+    "AwakeningPipeline": "aag_hf.awakening",
+}
+
+__all__ = [
+    "HyperLoraConfig",
+    "HyperLoraModel",
+    "hyperlora_features",
+    "to_lora",
+    "FiDT5Config",
+    "FiDT5ForConditionalGeneration",
+    "QuestionEncoderConfig",
+    "QuestionEncoder",
+    "AwakeningConfig",
+    "AwakeningModel",
+    "AwakeningPipeline",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
