@@ -1,0 +1,28 @@
+"""Records, retrieval, compression and the embedded data set; each part is imported when it is first used."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aag_hf.data.compression import ContextCompressor
+    from aag_hf.data.countries import load_countries
+    from aag_hf.data.records import read_records, write_records
+
+_HOMES = {
+    "read_records": "aag_hf.data.records",
+    "write_records": "aag_hf.data.records",
+    "ContextCompressor": "aag_hf.data.compression",
+    "load_countries": "aag_hf.data.countries",
+}
+
+__all__ = ["read_records", "write_records", "ContextCompressor", "load_countries"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

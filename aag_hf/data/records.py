@@ -1,0 +1,191 @@
+"""Records: what every stage reads and writes, one JSON object a question.
+
+A record has `id`, `question` and `answers`, and may have `target`, `ctxs`, `compressed_context`, `generated_context`
+and `features`. Other columns pass through untouched.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aag_hf.data.errors import InputError
+from aag_hf.data.formats import to_record
+from aag_hf.data.jsonl import SUFFIXES, file_stem, read_rows, write_rows
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_OPTIONAL_TEXTS = ("compressed_context", "generated_context")
+
+
+def read_records(source: "str | os.PathLike[str] | Dataset", split: str | None = None) -> list[dict[str, Any]]:
+    """Read records and check them.
+
+    Args:
+        source: A ``.jsonl``, ``.jsonl.gz``, ``.json`` or ``.json.gz`` file; a folder with such a file for each split,
+            or that ``Dataset.save_to_disk`` wrote; a `datasets.Dataset`; or the id of a data set on the Hub. DPR, FiD,
+            NQ-open and WebQuestions rows are understood. Rows without an id get one from source and position.
+        split: Which split of a folder or a data set on the Hub.
+
+    Raises:
+        InputError: The source cannot be read, is empty, or a record breaks the contract; the message names the place.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        name, rows = _open_source(str(source), split)
+    elif hasattr(source, "column_names") and not isinstance(source, dict):
+        name, rows = "dataset", _dataset_rows(source, "data set")
+    else:
+        raise InputError(f"source is a {type(source).__name__}: expected a path, a Hub id or a datasets.Dataset.")
+    records = []
+    seen: dict[str, str] = {}
+    for position, (where, row) in enumerate(rows):
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: expected a JSON object, found a JSON {type(row).__name__}.")
+        record = to_record(row, f"{name}-{position}")
+        check_record(record, where)
+        _check_new(record["id"], where, seen)
+        records.append(record)
+    if not records:
+        raise InputError(f"{source}: holds no records: expected one JSON object for each question.")
+    return records
+
+
+def write_records(records: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Check records and write them to `path` (``.jsonl`` or ``.jsonl.gz``), which appears only when it is complete.
+
+    Raises:
+        InputError: A record breaks the contract, an id stands twice, or the name has another ending.
+    """
+    seen: dict[str, str] = {}
+    for number, record in enumerate(records, start=1):
+        check_record(record, f"record {number} for {path}")
+        _check_new(record["id"], f"record {number} for {path}", seen)
+    write_rows(records, path)
+
+
+def check_record(record: dict[str, Any], where: str) -> None:
+    """Refuse a record that breaks the contract.
+
+    Args:
+        record: The record.
+        where: Its place, which begins the message, such as "train.jsonl, line 3".
+
+    Raises:
+        InputError: Names the place, the field, what was expected and what was found.
+    """
+    for field in ("id", "question"):
+        _require(_is_text(record.get(field)), where, record, field, "a string that is not blank")
+    answers = record.get("answers")
+    listed = isinstance(answers, list) and bool(answers) and all(map(_is_text, answers))
+    _require(listed, where, record, "answers", "a list of one or more strings that are not blank")
+    if "target" in record:
+        _require(_is_text(record["target"]), where, record, "target", "a string that is not blank")
+    for field in _OPTIONAL_TEXTS:
+        if field in record:
+            _require(isinstance(record[field], str), where, record, field, "a string")
+    if "features" in record:
+        features = record["features"]
+        numbers = isinstance(features, list) and bool(features) and all(map(_is_number, features))
+        _require(numbers, where, record, "features", "a list of finite numbers")
+    if "ctxs" in record:
+        _require(isinstance(record["ctxs"], list), where, record, "ctxs", "a list of passages")
+        for number, passage in enumerate(record["ctxs"]):
+            check_passage(passage, f"{where}, ctxs[{number}]")
+
+
+def check_passage(passage: Any, where: str) -> None:
+    """Refuse a passage that is not ``{title, text, score?, has_answer?}`` with text in it.
+
+    Raises:
+        InputError: Names the place, the field, what was expected and what was found.
+    """
+    if not isinstance(passage, dict):
+        raise InputError(f"{where}: expected an object with title and text, found {_shown(passage)}.")
+    _require(isinstance(passage.get("title"), str), where, passage, "title", "a string")
+    _require(_is_text(passage.get("text")), where, passage, "text", "a string that is not blank")
+    if "score" in passage:
+        _require(_is_number(passage["score"]), where, passage, "score", "a finite number")
+    if "has_answer" in passage:
+        _require(isinstance(passage["has_answer"], bool), where, passage, "has_answer", "true or false")
+
+
+def _require(holds: bool, where: str, row: dict[str, Any], field: str, expected: str) -> None:
+    if not holds:
+        found = _shown(row[field]) if field in row else "no such field"
+        raise InputError(f"{where}: field {field!r}: expected {expected}, found {found}: correct or drop this row.")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_new(identifier: str, where: str, seen: dict[str, str]) -> None:
+    if identifier in seen:
+        raise InputError(
+            f"{where}: id {identifier!r} already stands at {seen[identifier]}: give each record its own id."
+        )
+    seen[identifier] = where
+
+
+def _open_source(source: str, split: str | None) -> tuple[str, Iterable[tuple[str, Any]]]:
+    path = Path(source)
+    if path.is_dir():
+        return _open_folder(path, split)
+    if path.is_file() or source.endswith(SUFFIXES):
+        if split is not None:
+            raise InputError(f"{source}: split {split!r} asked of a single file: leave split out or give the folder.")
+        return file_stem(path), read_rows(path)
+    if source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise InputError(f"{source}: no such file or folder.")
+    return _open_hub(source, split)
+
+
+def _open_folder(folder: Path, split: str | None) -> tuple[str, Iterable[tuple[str, Any]]]:
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        from datasets import load_from_disk
+
+        return _pick_split(load_from_disk(str(folder)), folder.name, str(folder), split)
+    files = {file_stem(file): file for file in sorted(folder.iterdir()) if file.name.endswith(SUFFIXES)}
+    if split not in files:
+        known = ", ".join(files) or "none"
+        raise InputError(f"{folder}: no file for split {split!r}: expected one of its splits ({known}).")
+    return split, read_rows(files[split])
+
+
+def _open_hub(name: str, split: str | None) -> tuple[str, Iterable[tuple[str, Any]]]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        loaded = load_dataset(name)
+    except (DatasetsError, HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise InputError(f"{name}: neither a file here nor a data set that the Hub gives: {error}") from None
+    return _pick_split(loaded, name.rpartition("/")[2], name, split)
+
+
+def _pick_split(loaded: Any, stem: str, where: str, split: str | None) -> tuple[str, Iterable[tuple[str, Any]]]:
+    if not isinstance(loaded, dict):
+        if split is not None:
+            raise InputError(f"{where}: split {split!r} asked of a data set without splits: leave split out.")
+        return stem, _dataset_rows(loaded, where)
+    if split is None and len(loaded) == 1:
+        split = next(iter(loaded))
+    if split not in loaded:
+        raise InputError(f"{where}: has no split {split!r}: pass one of {', '.join(loaded)}.")
+    return f"{stem}-{split}", _dataset_rows(loaded[split], f"{where}, split {split}")
+
+
+def _dataset_rows(dataset: Any, where: str) -> Iterable[tuple[str, Any]]:
+    return ((f"{where}, row {number}", row) for number, row in enumerate(dataset, start=1))

@@ -1,0 +1,57 @@
+"""Scores of one prediction against all acceptable answers."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from aag_hf.data.answers import has_answer, normalize_answer
+from aag_hf.data.errors import InputError
+
+__all__ = ["exact_match", "f1_score", "best_subspan_em", "has_answer"]
+
+
+def exact_match(prediction: str, answers: Sequence[str]) -> bool:
+    """Whether the prediction equals an answer after normalisation.
+
+    Raises:
+        InputError: `answers` is empty or a single string.
+    """
+    _check(answers)
+    return normalize_answer(prediction) in map(normalize_answer, answers)
+
+
+def f1_score(prediction: str, answers: Sequence[str]) -> float:
+    """The best F1 between the words of the prediction and of an answer, after normalisation (SQuAD v1.1).
+
+    Raises:
+        InputError: `answers` is empty or a single string.
+    """
+    _check(answers)
+    return max(_f1(normalize_answer(prediction).split(), normalize_answer(answer).split()) for answer in answers)
+
+
+def best_subspan_em(prediction: str, answers: Sequence[str]) -> bool:
+    """Whether an answer stands somewhere in the prediction, after normalisation.
+
+    An answer that normalises to nothing ("the", "...") stands in every text; it counts only where the prediction
+    normalises to nothing too.
+
+    Raises:
+        InputError: `answers` is empty or a single string.
+    """
+    _check(answers)
+    said = normalize_answer(prediction)
+    normalized = map(normalize_answer, answers)
+    return any(answer in said if answer else not said for answer in normalized)
+
+
+def _f1(predicted: list[str], expected: list[str]) -> float:
+    shared = sum((Counter(predicted) & Counter(expected)).values())
+    if shared == 0:
+        return 0.0
+    precision, recall = shared / len(predicted), shared / len(expected)
+    return 2 * precision * recall / (precision + recall)
+
+
+def _check(answers: Sequence[str]) -> None:
+    if isinstance(answers, str) or not answers:
+        raise InputError(f"answers is {answers!r}: expected a list of one or more acceptable answers.")
