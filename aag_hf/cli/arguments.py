@@ -51,7 +51,9 @@ def parse_arguments(command: str, dataclass_types: Sequence[type], argv: Sequenc
         unknown = parser.set_defaults_with_config(**section)[::2]
         if unknown:
             names = ", ".join(name.removeprefix("--") for name in unknown)
-            raise InputError(f"{recipe.config}: section {command!r} has unknown keys {names}: see `aag {command} --help`.")
+            raise InputError(
+                f"{recipe.config}: section {command!r} has unknown keys {names}: see `aag {command} --help`."
+            )
     *parsed, _ = parser.parse_args_into_dataclasses(args=remaining)
     return tuple(parsed)
 

@@ -1,0 +1,116 @@
+"""Configuration of the PEFT method ``"HYPERLORA"``."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from peft.config import PeftConfig
+from peft.utils import PeftType
+
+
+class HyperLoraType(StrEnum):
+    """PEFT's enum of methods is closed, but PEFT only ever uses its members as string keys."""
+
+    HYPERLORA = "HYPERLORA"
+
+
+HYPERLORA = getattr(PeftType, "HYPERLORA", HyperLoraType.HYPERLORA)
+
+
+@dataclass
+class HyperLoraConfig(PeftConfig):
+    """Configuration of [`HyperLoraModel`]: LoRA whose matrices a hypernetwork makes from a question's features.
+
+    Paper: Awakening Augmented Generation, section 3.2. A forward pass takes ``features`` of shape
+    ``(batch, feature_dim)`` beside the usual inputs; each row of the batch gets an adapter made for it alone.
+
+    Args:
+        r (`int`): Rank of the generated matrices.
+        lora_alpha (`float`): The update is scaled by ``lora_alpha / r``.
+        use_rslora (`bool`): Scale by ``lora_alpha / sqrt(r)`` instead (the paper: ``lora_alpha=1``).
+        feature_dim (`int`): Size of a question's feature vector.
+        hidden_dim (`int`): Width of the hypernetwork; the paper uses 8 with ``"mlp"``.
+        hypernetwork (`"embedding"` or `"mlp"`): ``"embedding"`` conditions one trunk on a learned embedding per
+            adapted layer and shares a head among layers of the same name and shape. ``"mlp"`` is the paper's: features
+            beside the layer's index through a two-layer ReLU network per role (encoder attention, decoder attention,
+            cross attention, …) and matrix.
+        layer_index_scale (`float`): With ``"mlp"``, the factor of the layer's index in the input; ``None`` scales it
+            into [0, 1), 1.0 is the paper's raw index, which dominates features of unit norm.
+        static (`bool`): Also learn an A and a B of rank `r` that every question shares; exported as extra rank.
+        lora_dropout (`float`): Dropout on the input of the adapter's path (never on the base layer's output).
+        init_weights (`bool`): Start with ΔW = 0, exactly. ``False`` is for tests only.
+        target_modules (`list[str]` or `str`): Linear layers to adapt, as in [`peft.LoraConfig`]; ``"all-linear"`` too.
+        exclude_modules (`list[str]` or `str`): As in [`peft.LoraConfig`].
+        layers_to_transform (`list[int]` or `int`): As in [`peft.LoraConfig`].
+        layers_pattern (`list[str]` or `str`): As in [`peft.LoraConfig`].
+        modules_to_save (`list[str]`): Modules besides the hypernetwork to train and save.
+
+    Raises:
+        ValueError: A value outside its range.
+
+    Example:
+
+    ```python
+    >>> from peft import get_peft_model
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> import torch
+    >>> from aag_hf import HyperLoraConfig
+    >>> base = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+    ...                                     num_attention_heads=2, num_key_value_heads=1))
+    >>> model = get_peft_model(base, HyperLoraConfig(feature_dim=6, r=2, target_modules=["q_proj", "v_proj"]))
+    >>> model(input_ids=torch.tensor([[1, 2, 3]]), features=torch.randn(1, 6)).logits.shape
+    torch.Size([1, 3, 64])
+
+    ```
+    """
+
+    r: int = field(default=8, metadata={"help": "Rank of the generated matrices."})
+    lora_alpha: float = field(default=16.0, metadata={"help": "The update is scaled by lora_alpha / r."})
+    use_rslora: bool = field(default=False, metadata={"help": "Scale by lora_alpha / sqrt(r) instead."})
+    feature_dim: int = field(default=255, metadata={"help": "Size of a question's feature vector."})
+    hidden_dim: int = field(default=64, metadata={"help": "Width of the hypernetwork."})
+    hypernetwork: Literal["embedding", "mlp"] = field(
+        default="embedding",
+        metadata={"help": "'embedding': a learned embedding per layer; 'mlp': the paper's, per role and matrix."},
+    )
+    layer_index_scale: float | None = field(
+        default=None, metadata={"help": "With 'mlp': factor of the layer index; null scales it into [0, 1)."}
+    )
+    static: bool = field(default=False, metadata={"help": "Also learn an A and a B that all questions share."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the input of the adapter's path."})
+    init_weights: bool = field(default=True, metadata={"help": "Start with an update of exactly zero."})
+    target_modules: list[str] | str | None = field(
+        default=None, metadata={"help": "Linear layers to adapt, by name or 'all-linear'."}
+    )
+    exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Layers to leave alone."})
+    layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Only these layer indices."})
+    layers_pattern: list[str] | str | None = field(
+        default=None, metadata={"help": "Name of the list of layers, if layers_to_transform is given."}
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Modules besides the hypernetwork to train and save."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = HYPERLORA
+        self.target_modules = set(self.target_modules) if isinstance(self.target_modules, list) else self.target_modules
+        self.exclude_modules = (
+            set(self.exclude_modules) if isinstance(self.exclude_modules, list) else self.exclude_modules
+        )
+        for name in ("r", "feature_dim", "hidden_dim"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be a positive integer, got {getattr(self, name)!r}.")
+        if self.hypernetwork not in ("embedding", "mlp"):
+            raise ValueError(f"hypernetwork must be 'embedding' or 'mlp', got {self.hypernetwork!r}.")
+        if self.layer_index_scale is not None and self.hypernetwork != "mlp":
+            raise ValueError("layer_index_scale belongs to hypernetwork='mlp': leave it out or choose 'mlp'.")
+        if not 0.0 <= self.lora_dropout < 1.0:
+            raise ValueError(f"lora_dropout must be in [0, 1), got {self.lora_dropout}.")
+        if self.layers_pattern is not None and self.layers_to_transform is None:
+            raise ValueError("layers_pattern needs layers_to_transform: name the layer indices to adapt.")
+
+    @property
+    def scaling(self) -> float:
+        """The factor of the update."""
+        return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)

@@ -1,0 +1,171 @@
+"""Hypernetworks: a question's features in, the A and B of every adapted layer out."""
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from aag_hf.hyperlora.config import HyperLoraConfig
+
+
+@dataclass(frozen=True)
+class Site:
+    """One adapted linear layer.
+
+    Attributes:
+        kind: Sites of the same kind share a head and are generated together.
+        position: The site's place among the sites of its kind.
+    """
+
+    name: str
+    kind: str
+    position: int
+    in_features: int
+    out_features: int
+
+
+Matrices = dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+
+def natural_order(name: str) -> list[tuple[bool, int, str]]:
+    """Sort key under which layer 10 follows layer 9: a checkpoint must not depend on the order of modules."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def make_sites(layers: dict[str, tuple[int, int]], config: HyperLoraConfig) -> dict[str, Site]:
+    """Group the adapted layers into kinds.
+
+    Args:
+        layers: ``(in_features, out_features)`` by module name; layers of one block in the order the block defines them
+            (the paper numbers q before v).
+        config: Its `hypernetwork` says what layers share: ``"embedding"`` the last part of the name (q_proj), ``"mlp"``
+            the role, which is the path without layer numbers and without that last part.
+
+    Returns:
+        Sites by module name.
+    """
+    sites: dict[str, Site] = {}
+    counts: dict[str, int] = {}
+    for name in sorted(layers, key=lambda name: natural_order(name.rpartition(".")[0])):
+        path, _, leaf = name.rpartition(".")
+        shared = leaf if config.hypernetwork == "embedding" else re.sub(r"\.\d+(?=\.|$)", "", path).replace(".", "_")
+        kind = f"{shared}_{layers[name][0]}x{layers[name][1]}"
+        sites[name] = Site(name, kind, counts.setdefault(kind, 0), *layers[name])
+        counts[kind] += 1
+    return sites
+
+
+class HyperNetwork(nn.Module):
+    """What both hypernetworks share: the optional static part, and its concatenation along the rank.
+
+    Parameters are only touched by submodules' ``__call__``: that is where ZeRO-3, FSDP and offloading gather them.
+    """
+
+    def __init__(self, config: HyperLoraConfig, sites: dict[str, Site]):
+        super().__init__()
+        self.r = config.r
+        self.feature_dim = config.feature_dim
+        self.shapes = {site.kind: (site.in_features, site.out_features) for site in sites.values()}
+        self.counts = {kind: sum(site.kind == kind for site in sites.values()) for kind in self.shapes}
+        self.static_a = nn.ModuleDict()
+        self.static_b = nn.ModuleDict()
+        if config.static:
+            for kind, (d_in, d_out) in self.shapes.items():
+                self.static_a[kind] = nn.Embedding(self.counts[kind], d_in * self.r)
+                self.static_b[kind] = nn.Embedding(self.counts[kind], self.r * d_out)
+
+    def reset_static(self, init_weights: bool) -> None:
+        for kind, table in self.static_a.items():
+            bound = self.shapes[kind][0] ** -0.5
+            nn.init.uniform_(table.weight, -bound, bound)
+        if init_weights:
+            for table in self.static_b.values():
+                nn.init.zeros_(table.weight)
+
+    def generate(self, features: torch.Tensor, kind: str, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The generated part for some sites of a kind; see `matrices` for arguments and shapes."""
+        raise NotImplementedError
+
+    def matrices(
+        self, features: torch.Tensor, kind: str, position: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A and B of the sites of one kind, for every question of the batch, in one matrix product a head.
+
+        Args:
+            features: ``(batch, feature_dim)``.
+            kind: The kind of sites.
+            position: One site of the kind; ``None`` for all of them.
+
+        Returns:
+            A ``(sites, batch, d_in, rank)`` and B ``(sites, batch, rank, d_out)``; the rank is twice `r` with a static
+            part.
+        """
+        positions = torch.arange(self.counts[kind], device=features.device)
+        positions = positions if position is None else positions[position : position + 1]
+        a, b = self.generate(features, kind, positions)
+        a, b = a.unflatten(-1, (-1, self.r)), b.unflatten(-1, (self.r, -1))
+        if kind not in self.static_a:
+            return a, b
+        batch = features.shape[0]
+        static_a = self.static_a[kind](positions).unflatten(-1, (-1, self.r)).unsqueeze(1).expand(-1, batch, -1, -1)
+        static_b = self.static_b[kind](positions).unflatten(-1, (self.r, -1)).unsqueeze(1).expand(-1, batch, -1, -1)
+        return torch.cat([static_a, a], dim=-1), torch.cat([static_b, b], dim=-2)
+
+    def forward(self, features: torch.Tensor) -> Matrices:
+        """A and B of every site: see `matrices`."""
+        return {kind: self.matrices(features, kind) for kind in self.shapes}
+
+
+class EmbeddingHyperNetwork(HyperNetwork):
+    """One trunk; a learned embedding per site is added to its output; one linear head per kind and matrix."""
+
+    def __init__(self, config: HyperLoraConfig, sites: dict[str, Site]):
+        super().__init__(config, sites)
+        hidden = config.hidden_dim
+        self.trunk = nn.Sequential(nn.Linear(config.feature_dim, hidden), nn.GELU(), nn.LayerNorm(hidden))
+        self.site_embedding = nn.ModuleDict({kind: nn.Embedding(n, hidden) for kind, n in self.counts.items()})
+        self.head_a = nn.ModuleDict()
+        self.head_b = nn.ModuleDict()
+        for kind, (d_in, d_out) in self.shapes.items():
+            self.head_a[kind] = nn.Linear(hidden, d_in * self.r, bias=False)
+            self.head_b[kind] = nn.Linear(hidden, self.r * d_out, bias=False)
+            # A starts with the size of LoRA's: trunk and embedding each have unit variance.
+            nn.init.normal_(self.head_a[kind].weight, std=(6 * hidden * d_in) ** -0.5)
+            if config.init_weights:
+                nn.init.zeros_(self.head_b[kind].weight)
+        self.reset_static(config.init_weights)
+
+    def generate(self, features: torch.Tensor, kind: str, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        unit = nn.functional.normalize(features.to(self.trunk[0].weight.dtype), dim=-1) * features.shape[-1] ** 0.5
+        latent = self.trunk(unit) + self.site_embedding[kind](positions).unsqueeze(1)
+        return self.head_a[kind](latent), self.head_b[kind](latent)
+
+
+class MlpHyperNetwork(HyperNetwork):
+    """The paper's: ``W2 · relu(W1 [features ; layer index] + b1) + b2``, for A and for B of each role (section 3.2)."""
+
+    def __init__(self, config: HyperLoraConfig, sites: dict[str, Site]):
+        super().__init__(config, sites)
+        width = config.feature_dim + 1
+        self.down = nn.ModuleDict()
+        self.up = nn.ModuleDict()
+        for kind, (d_in, d_out) in self.shapes.items():
+            self.down[kind] = _mlp(width, config.hidden_dim, d_in * self.r)
+            self.up[kind] = _mlp(width, config.hidden_dim, self.r * d_out)
+            if config.init_weights:
+                nn.init.zeros_(self.up[kind][2].weight)
+                nn.init.zeros_(self.up[kind][2].bias)
+        self.layer_index_scale = config.layer_index_scale
+        self.reset_static(config.init_weights)
+
+    def generate(self, features: torch.Tensor, kind: str, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scale = 1.0 / self.counts[kind] if self.layer_index_scale is None else self.layer_index_scale
+        features = features.to(self.down[kind][0].weight.dtype)
+        index = (positions.to(features.dtype) * scale)[:, None, None].expand(-1, features.shape[0], 1)
+        inputs = torch.cat([features.expand(len(positions), -1, -1), index], dim=-1)
+        return self.down[kind](inputs), self.up[kind](inputs)
+
+
+def _mlp(width: int, hidden: int, out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out))

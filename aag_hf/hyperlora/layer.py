@@ -1,0 +1,99 @@
+"""The layers PEFT puts in place: adapted linear layers, and the container of the hypernetworks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
+from peft.utils.quantization_utils import quantization_extra_repr, resolve_quantization_backend
+from torch import nn
+
+from aag_hf.hyperlora.config import HyperLoraConfig
+from aag_hf.kernels.hyper_lora import hyper_lora_add
+
+if TYPE_CHECKING:
+    from aag_hf.hyperlora.hypernetwork import Site
+    from aag_hf.hyperlora.state import AdapterState
+
+
+class HyperLoraLayer(BaseTunerLayer):
+    """What PEFT recognises as a layer of this method."""
+
+
+class HyperLoraLinear(nn.Module, HyperLoraLayer):
+    """A linear layer of any kind (quantised, or already adapted by LoRA) whose update the current pass's state holds.
+
+    It has no weights of its own.
+    """
+
+    adapter_layer_names = ("hyperlora_dropout",)
+    other_param_names = ("sites", "scaling")
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: HyperLoraConfig, **kwargs: Any):
+        super().__init__()
+        self.base_layer = base_layer
+        self.quantization_backend = resolve_quantization_backend(self.get_base_layer(), **kwargs)
+        self.in_features, self.out_features = _get_in_out_features(self.get_base_layer())
+        self.hyperlora_dropout = nn.ModuleDict()
+        self.sites: dict[str, Site] = {}
+        self.scaling: dict[str, float] = {}
+        self.state: AdapterState | None = None
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, config)
+
+    def update_layer(self, adapter_name: str, config: HyperLoraConfig, inference_mode: bool = False) -> None:
+        """Make `adapter_name` known here; its site follows once all layers are known."""
+        dropout = nn.Dropout(config.lora_dropout) if config.lora_dropout else nn.Identity()
+        self.hyperlora_dropout[adapter_name] = dropout
+        self.scaling[adapter_name] = config.scaling
+        self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        raise ValueError("A HyperLoRA update belongs to one question and cannot be merged: export it with `to_lora`.")
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        result = self.base_layer(x, *args, **kwargs)
+        active = [] if self.disable_adapters else [name for name in self.active_adapters if name in self.sites]
+        if not active:
+            return result
+        if self.state is None:
+            raise RuntimeError(
+                "A HyperLoRA layer was reached without features. Pass `features=` to the model's forward or generate, "
+                "wrap calls that enter below it into `hyperlora_features(model, features)`, or leave the adapter out "
+                "with `model.disable_adapter()`."
+            )
+        if self.quantization_backend is not None:
+            result = self.quantization_backend.maybe_clone_base_result(result)
+        for name in active:
+            a, b = self.state.matrices(name, self.sites[name])
+            dropped = self.hyperlora_dropout[name](x)
+            result = hyper_lora_add(result, dropped, a.to(x.device), b.to(x.device), self.scaling[name])
+        return result
+
+    def extra_repr(self) -> str:
+        return quantization_extra_repr(self)
+
+    def __repr__(self) -> str:
+        return "hyperlora." + super().__repr__()
+
+
+class HyperLoraNetworks(nn.Module, HyperLoraLayer):
+    """The hypernetworks of all adapters, a submodule of the base model.
+
+    Being a tuner layer itself, it is switched, frozen, cast, saved and deleted by PEFT's own machinery. PEFT's key
+    handling needs a name without the prefix ``hyperlora_`` for this module and one that starts with it for the
+    dictionary inside.
+    """
+
+    adapter_layer_names = ("hyperlora_net",)
+
+    def __init__(self, anchor: HyperLoraLinear):
+        super().__init__()
+        self.hyperlora_net = nn.ModuleDict()
+        # In a tuple, so that it does not become a submodule.
+        self._anchor = (anchor,)
+
+    def get_base_layer(self) -> nn.Module:
+        """The layer whose device and dtype PEFT moves new hypernetworks to."""
+        return self._anchor[0].get_base_layer()

@@ -1,0 +1,122 @@
+"""The PEFT tuner of HyperLoRA."""
+
+from __future__ import annotations
+
+import types
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from peft.utils.integrations import init_empty_weights
+from peft.utils.quantization_utils import get_quantization_kwargs, resolve_quantization_backend
+from torch import nn
+
+from aag_hf.hyperlora.config import HyperLoraConfig
+from aag_hf.hyperlora.hypernetwork import EmbeddingHyperNetwork, HyperNetwork, MlpHyperNetwork, make_sites
+from aag_hf.hyperlora.layer import HyperLoraLayer, HyperLoraLinear, HyperLoraNetworks
+from aag_hf.hyperlora.state import CONTAINER, enter_forward, exit_forward, generate_with_features
+
+
+class HyperLoraModel(BaseTuner):
+    """Gives every linear layer it targets a low-rank update made from the question's features.
+
+    Created by [`peft.get_peft_model`] or [`peft.PeftModel.from_pretrained`] from a [`HyperLoraConfig`]; see there for
+    an example. The hypernetwork lives inside the base model, so transformers' own adapter loading works too.
+    """
+
+    prefix = "hyperlora_"
+    tuner_layer_cls = HyperLoraLayer
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    def _create_and_replace(
+        self,
+        peft_config: HyperLoraConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **_: Any,
+    ) -> None:
+        if isinstance(target, HyperLoraLinear):
+            target.update_layer(adapter_name, peft_config)
+            return
+        kwargs = get_quantization_kwargs(self.model)
+        base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        if not isinstance(base, nn.Linear) and resolve_quantization_backend(base, **kwargs) is None:
+            raise TypeError(
+                f"{current_key} is a {type(base).__name__}; HyperLoRA adapts linear layers: name others in "
+                "target_modules."
+            )
+        self._replace_module(parent, target_name, HyperLoraLinear(target, adapter_name, peft_config, **kwargs), target)
+
+    def inject_adapter(
+        self,
+        model: nn.Module,
+        adapter_name: str,
+        autocast_adapter_dtype: bool = True,
+        low_cpu_mem_usage: bool = False,
+        state_dict: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Replace the targets, then build the hypernetwork for them.
+
+        `get_peft_model`, `add_adapter` and transformers' `from_pretrained` all come through here.
+        """
+        super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
+        layers = {
+            name: module
+            for name, module in model.named_modules()
+            if isinstance(module, HyperLoraLinear) and adapter_name in module.scaling
+        }
+        if not hasattr(model, CONTAINER):
+            self._attach(model, next(iter(layers.values())))
+        config = self.peft_config[adapter_name]
+        shapes = {name: (layer.in_features, layer.out_features) for name, layer in layers.items()}
+        sites = make_sites(shapes, config)
+        for name, layer in layers.items():
+            layer.sites[adapter_name] = sites[name]
+        network_class: type[HyperNetwork] = (
+            EmbeddingHyperNetwork if config.hypernetwork == "embedding" else MlpHyperNetwork
+        )
+        with init_empty_weights() if low_cpu_mem_usage else nullcontext():
+            network = network_class(config, sites)
+        network.requires_grad_(adapter_name in self.active_adapters and not config.inference_mode)
+        container: HyperLoraNetworks = getattr(model, CONTAINER)
+        container.hyperlora_net[adapter_name] = network
+        container._move_adapter_to_device_of_base_layer(adapter_name)
+        if autocast_adapter_dtype and not low_cpu_mem_usage:
+            # As PEFT does for LoRA: weights in half precision lose small updates.
+            halves = (p for p in network.parameters() if p.dtype in (torch.float16, torch.bfloat16))
+            for parameter in halves:
+                parameter.data = parameter.data.float()
+
+    def _attach(self, model: nn.Module, anchor: HyperLoraLinear) -> None:
+        container = HyperLoraNetworks(anchor)
+        container.set_adapter(self.active_adapters)
+        setattr(model, CONTAINER, container)
+        model._hyperlora_handles = [
+            model.register_forward_pre_hook(enter_forward, with_kwargs=True),
+            model.register_forward_hook(exit_forward, always_call=True),
+        ]
+        if hasattr(model, "generate"):
+            model.generate = types.MethodType(generate_with_features, model)
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        # PEFT strips the adapter's name only in the last two parts of a key; without this, loading under another
+        # name would silently keep random weights.
+        marker = f"{CONTAINER}.hyperlora_net."
+        return key.replace(f"{marker}{adapter_name}.", marker, 1) if marker in key else key
+
+    def _check_merge_allowed(self) -> None:
+        raise ValueError("A HyperLoRA update belongs to one question and cannot be merged: export it with `to_lora`.")
+
+    def unload(self) -> nn.Module:
+        """The base model as it was."""
+        for handle in self.model._hyperlora_handles:
+            handle.remove()
+        self.model.__dict__.pop("generate", None)
+        delattr(self.model, CONTAINER)
+        return super().unload()

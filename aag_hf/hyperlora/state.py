@@ -1,0 +1,171 @@
+"""The adapters of one forward pass, or of one `generate`: made from features on entry, gone on exit."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from aag_hf.hyperlora.hypernetwork import HyperNetwork, Matrices, Site
+from aag_hf.hyperlora.layer import HyperLoraLinear, HyperLoraNetworks
+
+CONTAINER = "hypernetworks"
+
+
+class AdapterState:
+    """The A and B of every active adapter for the questions of one pass.
+
+    Args:
+        networks: The hypernetworks by adapter name.
+        active: Names of the active adapters.
+        features: ``(batch, feature_dim)``.
+        on_demand: Generate a site's matrices where they are used, not all at once. Activation checkpointing needs
+            it: a checkpointed block recomputes what it uses, and a reentrant checkpoint backpropagates through its
+            closure once per block, which only leaf tensors survive.
+    """
+
+    def __init__(self, networks: nn.ModuleDict, active: list[str], features: torch.Tensor, on_demand: bool = False):
+        self.features = features
+        self.networks: dict[str, HyperNetwork] = {name: networks[name] for name in active if name in networks}
+        self.generated: dict[str, Matrices] | None = None
+        if not on_demand:
+            self.generated = {name: network(features) for name, network in self.networks.items()}
+
+    def matrices(self, adapter_name: str, site: Site) -> tuple[torch.Tensor, torch.Tensor]:
+        """A ``(batch, d_in, rank)`` and B ``(batch, rank, d_out)`` of one site."""
+        if self.generated is None:
+            a, b = self.networks[adapter_name].matrices(self.features, site.kind, site.position)
+            return a[0], b[0]
+        a, b = self.generated[adapter_name][site.kind]
+        return a[site.position], b[site.position]
+
+
+@contextmanager
+def adapter_scope(model: nn.Module, features: torch.Tensor) -> Iterator[None]:
+    """Adapters made from `features` for every HyperLoRA layer of the base model `model`, until the scope is left."""
+    container: HyperLoraNetworks = getattr(model, CONTAINER)
+    if container.disable_adapters:
+        yield
+        return
+    check_features(container, features)
+    checkpointed = [m for m in model.modules() if getattr(m, "gradient_checkpointing", False)] if model.training else []
+    state = AdapterState(container.hyperlora_net, container.active_adapters, features, on_demand=bool(checkpointed))
+    functions = [module._gradient_checkpointing_func for module in checkpointed]
+    for module, function in zip(checkpointed, functions):
+        # Recomputation calls the block after this scope has ended: it must find this pass's state, no other.
+        module._gradient_checkpointing_func = functools.partial(_checkpoint_with_state, function, module, state)
+    try:
+        with _installed(model, state):
+            yield
+    finally:
+        for module, function in zip(checkpointed, functions):
+            module._gradient_checkpointing_func = function
+
+
+@contextmanager
+def hyperlora_features(model: nn.Module, features: torch.Tensor) -> Iterator[None]:
+    """Scope for calls that enter below the model's own forward or generate: the encoder alone, a custom loop.
+
+    Args:
+        model: A PEFT model with a HyperLoRA adapter, or its base model.
+        features: ``(batch, feature_dim)``. Rows that reach a layer may be any multiple of `batch`, sample-major.
+
+    Raises:
+        ValueError: The model has no HyperLoRA adapter, or the features have the wrong shape.
+
+    Example:
+
+    ```python
+    with hyperlora_features(model, features):
+        encoder_outputs = model.get_base_model().encoder(input_ids=input_ids)
+    ```
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not hasattr(base, CONTAINER):
+        raise ValueError(f"{type(base).__name__} has no HyperLoRA adapter: add one with get_peft_model first.")
+    with adapter_scope(base, features):
+        yield
+
+
+def check_features(container: HyperLoraNetworks, features: torch.Tensor) -> None:
+    """Refuse features that no active hypernetwork can read."""
+    for name in container.active_adapters:
+        if name not in container.hyperlora_net:
+            continue
+        expected = container.hyperlora_net[name].feature_dim
+        if features.dim() != 2 or features.shape[1] != expected:
+            raise ValueError(
+                f"features has shape {tuple(features.shape)}, adapter {name!r} expects (batch, {expected}): use the "
+                "question encoder this adapter was trained with."
+            )
+
+
+def check_rows(features: torch.Tensor, inputs: torch.Tensor | None) -> None:
+    """Refuse a batch whose number of feature vectors is not its number of questions."""
+    if inputs is not None and inputs.shape[0] != features.shape[0]:
+        raise ValueError(
+            f"features has {features.shape[0]} rows, the input has {inputs.shape[0]}: pass one feature vector per "
+            "question."
+        )
+
+
+def enter_forward(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Forward pre-hook of the base model: takes `features` out of the arguments and opens the scope."""
+    features = kwargs.pop("features", None)
+    scope: AbstractContextManager[None] = nullcontext()
+    if features is not None:
+        check_rows(features, args[0] if args else kwargs.get("input_ids", kwargs.get("inputs_embeds")))
+        scope = adapter_scope(model, features)
+    scope.__enter__()
+    # A linked list, not a list: DataParallel's replicas share every mutable object of __dict__ across threads.
+    model.__dict__["_hyperlora_scope"] = (scope, model.__dict__.get("_hyperlora_scope"))
+    return args, kwargs
+
+
+def exit_forward(model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    """Forward hook of the base model, called after an exception too: closes the scope."""
+    entered = model.__dict__.get("_hyperlora_scope")
+    if entered is not None:
+        scope, model.__dict__["_hyperlora_scope"] = entered
+        scope.__exit__(None, None, None)
+
+
+def generate_with_features(
+    model: nn.Module, *args: Any, features: torch.Tensor | None = None, **kwargs: Any
+) -> torch.Tensor:
+    """The base model's `generate` with one scope for the whole decode.
+
+    `generate` runs an encoder without entering the model's forward, and refuses arguments it does not know.
+    """
+    if features is None:
+        return type(model).generate(model, *args, **kwargs)
+    check_rows(features, args[0] if args else kwargs.get("input_ids", kwargs.get("inputs")))
+    with torch.no_grad(), adapter_scope(model, features):
+        return type(model).generate(model, *args, **kwargs)
+
+
+def _checkpoint_with_state(
+    function: Callable[..., Any], block: nn.Module, state: AdapterState, run: Callable[..., Any], *args: Any, **kw: Any
+) -> Any:
+    def run_with_state(*run_args: Any, **run_kwargs: Any) -> Any:
+        with _installed(block, state):
+            return run(*run_args, **run_kwargs)
+
+    return function(run_with_state, *args, **kw)
+
+
+@contextmanager
+def _installed(module: nn.Module, state: AdapterState) -> Iterator[None]:
+    layers = [layer for layer in module.modules() if isinstance(layer, HyperLoraLinear)]
+    previous = [layer.state for layer in layers]
+    for layer in layers:
+        layer.state = state
+    try:
+        yield
+    finally:
+        for layer, state_before in zip(layers, previous):
+            layer.state = state_before

@@ -1,0 +1,166 @@
+"""The per-sample LoRA matmul in torch operations: differentiable, and what the CPU runs."""
+
+import torch
+import torch.nn.functional as F
+
+
+def hyper_lora_linear(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    scale: float = 1.0,
+    cu_seqlens: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """A linear layer with a LoRA adapter of its own for each sample: ``x Wᵀ + bias + scale · (x a) b``.
+
+    Rows are sample-major: the rows of one sample (its tokens, beams, passages) are adjacent.
+
+    Args:
+        x: ``(G, L, d_in)``, ``(G·P, L, d_in)`` with P rows a sample, or packed ``(T, d_in)`` with `cu_seqlens`.
+        weight: ``(d_out, d_in)``.
+        a: ``(G, d_in, r)``, the samples' down projections.
+        b: ``(G, r, d_out)``, the samples' up projections.
+        bias: ``(d_out,)``.
+        scale: Factor of the adapter's part.
+        cu_seqlens: int32 ``(G + 1,)``: sample g owns the rows ``cu_seqlens[g]:cu_seqlens[g + 1]`` of a packed `x`.
+
+    Returns:
+        ``(..., d_out)`` in the dtype of `x`; differentiable in `x`, `weight`, `a`, `b` and `bias`.
+
+    Raises:
+        ValueError: Shapes that do not fit each other.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from aag_hf.kernels.hyper_lora import hyper_lora_linear
+    >>> x, weight = torch.randn(3, 5, 16), torch.randn(24, 16)
+    >>> a, b = torch.randn(3, 16, 4), torch.randn(3, 4, 24)
+    >>> hyper_lora_linear(x, weight, a, b, scale=2.0).shape
+    torch.Size([3, 5, 24])
+
+    ```
+    """
+    if weight.dim() != 2 or weight.shape[1] != x.shape[-1]:
+        raise ValueError(f"weight {tuple(weight.shape)} does not fit x {tuple(x.shape)}: expected (d_out, d_in).")
+    return hyper_lora_add(F.linear(x, weight, bias), x, a, b, scale, cu_seqlens)
+
+
+def hyper_lora_add(
+    y: torch.Tensor,
+    x: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    scale: float = 1.0,
+    cu_seqlens: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """``y + scale · (x a) b`` with each sample's own a and b, for a base layer that computed `y` in its own way.
+
+    Args:
+        y: ``(..., d_out)``, the base layer's output for `x`.
+        x: As in `hyper_lora_linear`, like `a`, `b`, `scale` and `cu_seqlens`.
+
+    Returns:
+        A tensor of the shape and dtype of `y`.
+
+    Raises:
+        ValueError: Shapes that do not fit each other.
+    """
+    _check_shapes(y, x, a, b, cu_seqlens)
+    if cu_seqlens is not None:
+        return _add_packed(y, x, a, b, scale, cu_seqlens)
+    samples = a.shape[0]
+    y_rows = y.reshape(samples, -1, y.shape[-1])
+    if torch.is_autocast_enabled(x.device.type):
+        shrunk = torch.bmm(x.reshape(samples, -1, x.shape[-1]), a)
+        return torch.baddbmm(y_rows, shrunk, b, alpha=scale).reshape(y.shape)
+    shrunk = torch.bmm(x.reshape(samples, -1, x.shape[-1]), a.to(x.dtype)).to(y.dtype)
+    return torch.baddbmm(y_rows, shrunk, b.to(y.dtype), alpha=scale).reshape(y.shape)
+
+
+def gated_lora_linear(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    h: torch.Tensor,
+    w2a: torch.Tensor,
+    w2b: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    scale: float = 1.0,
+    cu_seqlens: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`hyper_lora_linear` for adapters that are affine in a hidden vector h, without ever building them.
+
+    With ``h1 = [h, 1]``, ``a[g] = w2a @ h1[g]`` and ``b[g] = h1[g] @ w2b``, the adapters of all samples are one shared
+    low-rank pair of rank ``(m + 1)·r``, gated twice by the sample's h1: plain matrix products, no stored adapter.
+
+    Args:
+        x: As in `hyper_lora_linear`, like `weight`, `bias`, `scale` and `cu_seqlens`.
+        h: ``(G, m)``, the hypernetwork's hidden vectors.
+        w2a: ``(d_in, r, m + 1)``; the last column is the bias of the head that makes a.
+        w2b: ``(r, m + 1, d_out)``; likewise for b.
+
+    Returns:
+        ``(..., d_out)``.
+
+    Raises:
+        ValueError: Shapes that do not fit each other.
+    """
+    d_in, r, gates = w2a.shape
+    if x.shape[-1] != d_in or weight.shape[1] != d_in or h.shape[1] + 1 != gates or w2b.shape[:2] != (r, gates):
+        raise ValueError(
+            f"x {tuple(x.shape)}, weight {tuple(weight.shape)}, h {tuple(h.shape)}, w2a {tuple(w2a.shape)} and w2b "
+            f"{tuple(w2b.shape)} do not fit: expected (…, d_in), (d_out, d_in), (G, m), (d_in, r, m+1) and "
+            "(r, m+1, d_out)."
+        )
+    rows = x.reshape(-1, d_in)
+    gate = _rows_of_samples(F.pad(h, (0, 1), value=1.0), rows.shape[0], cu_seqlens).unsqueeze(1)
+    shrunk = ((rows @ w2a.reshape(d_in, r * gates)).reshape(-1, r, gates) * gate).sum(-1, keepdim=True)
+    expanded = (shrunk * gate).reshape(-1, r * gates)
+    y = torch.addmm(F.linear(rows, weight, bias), expanded, w2b.reshape(r * gates, -1), alpha=scale)
+    return y.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _rows_of_samples(values: torch.Tensor, rows: int, cu_seqlens: torch.Tensor | None) -> torch.Tensor:
+    """Repeat each sample's vector ``(G, m)`` for its rows: ``(rows, m)``."""
+    samples = values.shape[0]
+    if cu_seqlens is not None:
+        return values.repeat_interleave(cu_seqlens.diff(), dim=0, output_size=rows)
+    if rows % samples:
+        raise ValueError(f"{rows} rows do not divide among {samples} samples.")
+    return values.repeat_interleave(rows // samples, dim=0)
+
+
+def _add_packed(
+    y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, cu_seqlens: torch.Tensor
+) -> torch.Tensor:
+    lengths = cu_seqlens.diff().tolist()
+    parts = [
+        torch.addmm(y_rows, x_rows @ a_of_sample.to(x.dtype), b_of_sample.to(y.dtype), alpha=scale)
+        for y_rows, x_rows, a_of_sample, b_of_sample in zip(y.split(lengths), x.split(lengths), a, b)
+    ]
+    return torch.cat(parts)
+
+
+def _check_shapes(
+    y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, cu_seqlens: torch.Tensor | None
+) -> None:
+    samples, d_in, r = a.shape
+    if x.shape[-1] != d_in or b.shape != (samples, r, y.shape[-1]):
+        raise ValueError(
+            f"x {tuple(x.shape)}, a {tuple(a.shape)}, b {tuple(b.shape)} and an output of width {y.shape[-1]} do not "
+            "fit: expected x (…, d_in), a (G, d_in, r), b (G, r, d_out)."
+        )
+    if cu_seqlens is None:
+        if x.shape[0] % samples:
+            raise ValueError(
+                f"x has {x.shape[0]} rows for {samples} adapters: rows must be a multiple of the number of samples, "
+                "each sample's rows adjacent."
+            )
+    elif x.dim() != 2 or cu_seqlens.shape != (samples + 1,) or cu_seqlens.dtype != torch.int32:
+        raise ValueError(
+            f"cu_seqlens is {cu_seqlens.dtype} {tuple(cu_seqlens.shape)} for x {tuple(x.shape)}: packed rows need x "
+            f"(T, d_in) and int32 ({samples + 1},)."
+        )
