@@ -1,0 +1,200 @@
+"""The question encoder: text in, whitened and normalised features out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from aag_hf.data.errors import InputError
+from aag_hf.questions.configuration import QuestionEncoderConfig
+from aag_hf.questions.whitening import fit_whitening
+
+
+class QuestionEncoder(PreTrainedModel):
+    """``f = normalise((mean_pool(hidden states) − μ) W)``: the features HyperLoRA reads (paper, section 3.2).
+
+    The mean skips padding, μ and W come from the training questions once and are saved here; the language model is
+    referred to by name and not saved again.
+
+    Args:
+        config: A [`QuestionEncoderConfig`].
+        backbone: A causal or encoder-decoder language model, with or without its head.
+        tokenizer: Its tokenizer.
+
+    Example:
+
+    ```python
+    encoder = QuestionEncoder.from_backbone("HuggingFaceTB/SmolLM2-135M", feature_dim=64)
+    encoder.fit_whitening(training_questions)
+    features = encoder.encode(["What is the capital of Fiji?"])  # (1, 64)
+    encoder.save_pretrained("question_encoder")
+    ```
+    """
+
+    config_class = QuestionEncoderConfig
+
+    def __init__(self, config: QuestionEncoderConfig, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+        super().__init__(config)
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        width = backbone.config.get_text_config().hidden_size
+        self.register_buffer("mean", torch.full((width,), torch.nan))
+        self.register_buffer("whitening", torch.full((width, config.feature_dim), torch.nan))
+
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone: str | PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        **options: Any,
+    ) -> "QuestionEncoder":
+        """A new encoder over a model, a directory or a Hub id; `options` as in [`QuestionEncoderConfig`]."""
+        if isinstance(backbone, str):
+            backbone = AutoModel.from_pretrained(backbone)
+        name = backbone.name_or_path
+        config = QuestionEncoderConfig(backbone_name_or_path=name, **options)
+        return cls(config, backbone, tokenizer or AutoTokenizer.from_pretrained(name))
+
+    @torch.no_grad()
+    def fit_whitening(
+        self, texts: Sequence[str], contexts: Sequence[str] | None = None, batch_size: int = 32
+    ) -> "QuestionEncoder":
+        """Take μ and W from the training questions; returns the encoder itself.
+
+        Args:
+            texts: The training questions.
+            contexts: A context for each, if features are to be made from questions and contexts.
+            batch_size: Questions a forward pass.
+
+        Raises:
+            InputError: Fewer directions in the data than `feature_dim`.
+        """
+        vectors = []
+        for states, mask in self._batches(texts, contexts, batch_size):
+            vectors.append(states[mask] if self.config.statistics == "token" else masked_mean(states, mask))
+        mean, whitening = fit_whitening(torch.cat(vectors), self.config.feature_dim)
+        self.mean.copy_(mean)
+        self.whitening.copy_(whitening)
+        return self
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], contexts: Sequence[str] | None = None, batch_size: int = 32) -> torch.Tensor:
+        """Features of some questions, each independent of the others in its batch.
+
+        Args:
+            texts: Questions; a single string is refused, since its letters would be taken for questions.
+            contexts: A context for each, if the statistics were fitted with contexts.
+            batch_size: Questions a forward pass.
+
+        Returns:
+            float32 ``(len(texts), feature_dim)`` on the CPU, rows of norm 1.
+
+        Raises:
+            InputError: The statistics are not fitted yet, a text is empty, or `texts` is a string.
+        """
+        if self.mean.isnan().any():
+            raise InputError("the question encoder has no statistics yet: call fit_whitening first.")
+        pooled = [masked_mean(states, mask) for states, mask in self._batches(texts, contexts, batch_size)]
+        return self._whiten(torch.cat(pooled)).cpu()
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Features ``(batch, feature_dim)`` of right-padded ``(batch, tokens)``."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return self._whiten(masked_mean(*self._states(input_ids, mask)))
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
+        """Save statistics, configuration and tokenizer; the backbone stays where it is."""
+        kwargs["state_dict"] = {"mean": self.mean, "whitening": self.whitening}
+        super().save_pretrained(save_directory, **kwargs)
+        self.tokenizer.save_pretrained(save_directory)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        backbone: PreTrainedModel | None = None,
+        **kwargs: Any,
+    ) -> "QuestionEncoder":
+        """Load the statistics, and the backbone they name unless one is given.
+
+        Args:
+            pretrained_model_name_or_path: A directory or Hub id.
+            backbone: The language model, if it is in memory already.
+            **kwargs: Passed on to the Hub (`revision`, `token`, `cache_dir`, …).
+
+        Raises:
+            OSError: No such directory or repository.
+            InputError: The backbone's width is not that of the statistics.
+        """
+        name = str(pretrained_model_name_or_path)
+        config = QuestionEncoderConfig.from_pretrained(name, **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
+        if backbone is None:
+            backbone = AutoModel.from_pretrained(config.backbone_name_or_path, **kwargs)
+        weights = load_file(cached_file(name, "model.safetensors", **kwargs))
+        encoder = cls(config, backbone, tokenizer)
+        if weights["mean"].shape != encoder.mean.shape:
+            raise InputError(
+                f"{name}: statistics of width {len(weights['mean'])}, but the backbone's hidden size is "
+                f"{len(encoder.mean)}: pass the model it was fitted with, {config.backbone_name_or_path}."
+            )
+        encoder.mean.copy_(weights["mean"])
+        encoder.whitening.copy_(weights["whitening"])
+        return encoder
+
+    def _batches(self, texts: Sequence[str], contexts: Sequence[str] | None, batch_size: int):
+        if isinstance(texts, str):
+            raise InputError("expected a list of questions, got one string: pass [question].")
+        for position, text in enumerate(texts):
+            if not text.strip():
+                raise InputError(f"question {position} is empty.")
+        if contexts is not None:
+            texts = [f"{text}\n{context}" for text, context in zip(texts, contexts, strict=True)]
+        training = self.backbone.training
+        self.backbone.eval()
+        try:
+            for start in range(0, len(texts), batch_size):
+                encoded = self.tokenizer(
+                    list(texts[start : start + batch_size]),
+                    truncation=True,
+                    max_length=self.config.max_tokens,
+                )["input_ids"]
+                ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in encoded], batch_first=True)
+                lengths = torch.tensor([len(row) for row in encoded])
+                # By length and not by pad id, which is also the end of text in many models.
+                mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+                device = self.mean.device
+                yield self._states(ids.to(device), mask.to(device))
+        finally:
+            self.backbone.train(training)
+
+    def _states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The chosen layer's states ``(batch, tokens, d)`` and the mask of tokens that count."""
+        config = self.backbone.config
+        model = self.backbone.get_encoder() if config.is_encoder_decoder else self.backbone.base_model
+        states = model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True).hidden_states
+        layer = self.config.layer
+        number = round(layer * (len(states) - 1)) if isinstance(layer, float) else layer
+        if number >= len(states):
+            raise InputError(f"layer is {number}, the backbone has {len(states) - 1}.")
+        skip = self.config.skip_first_position
+        mask = attention_mask.bool().clone()
+        if not config.is_encoder_decoder if skip is None else skip:
+            # A question of one token keeps it: there is nothing else to look at.
+            mask[mask.sum(dim=1) > 1, 0] = False
+        return states[number].float(), mask
+
+    def _whiten(self, pooled: torch.Tensor) -> torch.Tensor:
+        return nn.functional.normalize((pooled - self.mean) @ self.whitening, dim=-1)
+
+
+def masked_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of ``(batch, tokens, d)`` over the tokens where ``(batch, tokens)`` is true: ``(batch, d)``."""
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1)
