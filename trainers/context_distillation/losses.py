@@ -138,9 +138,7 @@ def topk_distillation_kl(
     teacher = torch.cat([teacher_top, teacher_tail.to(teacher_top.dtype).unsqueeze(-1)], -1).log_softmax(-1)
 
     student = _tempered(_rows(student_logits, mask), temperature).log_softmax(-1)
-    # A finite stand-in for -inf: logsumexp over nothing but -inf, the empty tail, has NaN gradients.
-    nothing = torch.finfo(student.dtype).min
-    student_tail = student.scatter(-1, indices, nothing).logsumexp(-1, keepdim=True)
+    student_tail = student.scatter(-1, indices, -torch.inf).logsumexp(-1, keepdim=True)
     student = torch.cat([student.gather(-1, indices), student_tail], -1)
     return temperature**2 * _kl(teacher, student)
 
