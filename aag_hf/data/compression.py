@@ -1,0 +1,133 @@
+"""Compressing each question's passages to a short context with LongLLMLingua."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from aag_hf.data.answers import has_answer
+from aag_hf.data.errors import InputError
+from aag_hf.data.ranking import question_losses
+from aag_hf.data.records import check_passage
+
+
+class ContextCompressor:
+    """Writes `compressed_context` from `ctxs`: the passages, or the tokens, that make the question most likely.
+
+    Ranking alone suits small models, whose judgement of single tokens loses most answers. Dropping tokens follows
+    the settings of Awakening Augmented Generation and suits large ones.
+
+    Args:
+        model: A causal language model, any dtype.
+        tokenizer: Its tokenizer.
+        target_tokens: The length aimed at. Ranking alone keeps whole passages, best first, as many as fit, and always
+            the best one; at token level short rests stay, so results run somewhat longer.
+        token_level: Also drop tokens inside the passages.
+        context_budget: At token level, tokens beyond the target that whole passages may fill at first.
+        iterative_size: At token level, tokens a window.
+        batch_tokens: Tokens ranked at once.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        target_tokens: int = 64,
+        token_level: bool = False,
+        *,
+        context_budget: int = 100,
+        iterative_size: int = 200,
+        batch_tokens: int = 2048,
+    ):
+        for name, value in (("target_tokens", target_tokens), ("iterative_size", iterative_size)):
+            if value < 1:
+                raise InputError(f"{name} is {value}: expected at least one token.")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.target_tokens = target_tokens
+        self.token_level = token_level
+        self.context_budget = context_budget
+        self.iterative_size = iterative_size
+        self.batch_tokens = batch_tokens
+
+    def compress(self, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The records with `compressed_context`, which holds context alone: no instruction and no question.
+
+        Raises:
+            InputError: A record has no passages, or a passage is blank; the message names its id.
+        """
+        passages = [_passage_texts(record) for record in records]
+        training = self.model.training
+        self.model.eval()
+        try:
+            losses = self._rank(records, passages)
+            shorten = self._drop_tokens if self.token_level else self._keep_whole_passages
+            texts = map(shorten, passages, losses, [record["question"] for record in records])
+            return [record | {"compressed_context": text} for record, text in zip(records, texts, strict=True)]
+        finally:
+            self.model.train(training)
+
+    def _rank(self, records: Sequence[dict[str, Any]], passages: list[list[str]]) -> list[list[float]]:
+        pairs = [(text, record["question"]) for record, texts in zip(records, passages, strict=True) for text in texts]
+        losses = iter(question_losses(self.model, self.tokenizer, pairs, self.batch_tokens))
+        return [[next(losses) for _ in texts] for texts in passages]
+
+    def _keep_whole_passages(self, passages: list[str], losses: list[float], _: str) -> str:
+        best, *others = sorted(range(len(passages)), key=losses.__getitem__)
+        kept = passages[best]
+        for place in others:
+            longer = f"{kept}\n\n{passages[place]}"
+            if count_tokens(self.tokenizer, longer) > self.target_tokens:
+                break
+            kept = longer
+        return kept
+
+    def _drop_tokens(self, passages: list[str], losses: list[float], question: str) -> str:
+        from aag_hf.data.longllmlingua import LongLLMLingua
+
+        return LongLLMLingua(self.model, self.tokenizer).compress_passages(
+            passages,
+            losses,
+            question,
+            target_tokens=self.target_tokens,
+            context_budget=self.context_budget,
+            iterative_size=self.iterative_size,
+        )
+
+
+def compression_report(records: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+    """What compression cost: mean tokens of a question's passages and of its compressed context, and the share of
+    questions whose answer stands in each; `answer_survival` is the share of those before that remain after.
+    """
+    before = ["\n\n".join(_passage_texts(record)) for record in records]
+    after = [record["compressed_context"] for record in records]
+    had = [has_answer(text, record["answers"]) for text, record in zip(before, records, strict=True)]
+    has = [has_answer(text, record["answers"]) for text, record in zip(after, records, strict=True)]
+    survived = sum(one and other for one, other in zip(had, has, strict=True))
+    return {
+        "questions": len(records),
+        "tokens_before": sum(count_tokens(tokenizer, text) for text in before) / len(records),
+        "tokens_after": sum(count_tokens(tokenizer, text) for text in after) / len(records),
+        "answer_before": sum(had) / len(records),
+        "answer_after": sum(has) / len(records),
+        "answer_survival": survived / max(sum(had), 1),
+    }
+
+
+def count_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    """Tokens of `text`, special ones not counted."""
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _passage_texts(record: dict[str, Any]) -> list[str]:
+    where = f"record {record['id']!r}"
+    if not record.get("ctxs"):
+        raise InputError(f"{where}: field 'ctxs': has no passages to compress: run `aag retrieve` or drop the record.")
+    for number, passage in enumerate(record["ctxs"]):
+        check_passage({"title": "", **passage}, f"{where}, ctxs[{number}]")
+    return [_passage_text(passage.get("title", ""), passage["text"].strip()) for passage in record["ctxs"]]
+
+
+def _passage_text(title: str, text: str) -> str:
+    # A passage from the middle of an article often does not say what it is about; its title does.
+    return text if title in text else f"{title}: {text}"

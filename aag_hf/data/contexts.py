@@ -1,0 +1,47 @@
+"""What a reader may read beside the question, and the prompts that put both together."""
+
+from typing import Any, Literal, get_args
+
+from aag_hf.data.errors import InputError
+
+ContextSource = Literal["none", "generated", "compressed", "passages"]
+
+READER_PROMPT = "Question: {question}\nAnswer:"
+READER_CONTEXT_PROMPT = "{context}\nQuestion: {question}\nAnswer:"
+GENERATOR_PROMPT = "Question: {question}\nContext:"
+
+_FIELDS = {"generated": ("generated_context", "generate"), "compressed": ("compressed_context", "compress")}
+
+
+def context_of(record: dict[str, Any], source: ContextSource, passages: int = 1) -> str | None:
+    """The text that `record` has to read beside its question.
+
+    Args:
+        record: A record of the data contract.
+        source: ``"none"``; ``"generated"`` or ``"compressed"``, the field of that name; ``"passages"``, the texts of
+            the first `passages` entries of `ctxs`.
+        passages: How many passages to join.
+
+    Returns:
+        The text; ``None`` for ``"none"``.
+
+    Raises:
+        InputError: The record lacks the field, or `source` is none of the four.
+    """
+    if source == "none":
+        return None
+    if source == "passages":
+        if not record.get("ctxs"):
+            raise InputError(f"record {record['id']}: has no ctxs to read: run `aag retrieve` first.")
+        return "\n".join(passage["text"] for passage in record["ctxs"][:passages])
+    if source not in _FIELDS:
+        raise InputError(f"context must be one of {', '.join(get_args(ContextSource))}, got {source!r}.")
+    field, command = _FIELDS[source]
+    if record.get(field) is None:
+        raise InputError(f"record {record['id']}: has no {field}: run `aag {command}` first.")
+    return record[field]
+
+
+def target_of(record: dict[str, Any]) -> str:
+    """The answer to train on: `target`, or else the first answer."""
+    return record.get("target") or record["answers"][0]
