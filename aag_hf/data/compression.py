@@ -56,7 +56,7 @@ class ContextCompressor:
         Raises:
             InputError: A record has no passages, or a passage is blank; the message names its id.
         """
-        passages = [_passage_texts(record) for record in records]
+        passages = [passage_texts(record) for record in records]
         training = self.model.training
         self.model.eval()
         try:
@@ -99,7 +99,7 @@ def compression_report(records: Sequence[dict[str, Any]], tokenizer: PreTrainedT
     """What compression cost: mean tokens of a question's passages and of its compressed context, and the share of
     questions whose answer stands in each; `answer_survival` is the share of those before that remain after.
     """
-    before = ["\n\n".join(_passage_texts(record)) for record in records]
+    before = ["\n\n".join(passage_texts(record)) for record in records]
     after = [record["compressed_context"] for record in records]
     had = [has_answer(text, record["answers"]) for text, record in zip(before, records, strict=True)]
     has = [has_answer(text, record["answers"]) for text, record in zip(after, records, strict=True)]
@@ -119,7 +119,12 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _passage_texts(record: dict[str, Any]) -> list[str]:
+def passage_texts(record: dict[str, Any]) -> list[str]:
+    """The record's passages as plain texts, in their order.
+
+    Raises:
+        InputError: There is none, or one is blank; the message names the record's id.
+    """
     where = f"record {record['id']!r}"
     if not record.get("ctxs"):
         raise InputError(f"{where}: field 'ctxs': has no passages to compress: run `aag retrieve` or drop the record.")

@@ -51,20 +51,19 @@ def resume_map(
     partial = output.with_name(output.name + ".partial")
     finished = _read_partial(partial, made_by)
     waiting = [record for record in records if record["id"] not in finished]
-    with partial.open("ab") as file, _progress_bar() as progress:
+    with _progress_bar() as progress:
         task = progress.add_task(description, total=len(records), completed=len(records) - len(waiting))
         for start in range(0, len(waiting), batch_size):
             batch = waiting[start : start + batch_size]
             lines = _transform_batch(transform, batch)
-            file.write(b"".join(lines))
-            file.flush()
+            _append(partial, made_by, lines)
             finished.update((record["id"], json.loads(line)) for record, line in zip(batch, lines, strict=True))
             progress.advance(task, len(batch))
     results = [finished[record["id"]] for record in records]
     # The settings come first: an output that exists is never without them.
     write_whole(json.dumps(made_by, indent=2).encode(), settings_file)
     write_records(results, output)
-    partial.unlink()
+    partial.unlink(missing_ok=True)
     return results
 
 
@@ -75,10 +74,17 @@ def _transform_batch(transform: Callable[[Records], Records], batch: Records) ->
     return [encode_row(result) for result in results]
 
 
+def _append(partial: Path, made_by: dict[str, Any], lines: list[bytes]) -> None:
+    with partial.open("ab") as file:
+        # With the first batch, not before it: a run that fails at once leaves nothing behind.
+        header = [] if file.tell() else [encode_row(made_by)]
+        file.write(b"".join([*header, *lines]))
+
+
 def _digest(records: Sequence[dict[str, Any]]) -> str:
     digest = hashlib.sha256()
     for record in records:
-        digest.update(json.dumps(record, sort_keys=True).encode())
+        digest.update(json.dumps(record, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
 
 
@@ -88,7 +94,7 @@ def _read_partial(partial: Path, made_by: dict[str, Any]) -> dict[str, dict[str,
     data = partial.read_bytes() if partial.exists() else b""
     whole = data[: data.rfind(b"\n") + 1]
     if not whole:
-        partial.write_bytes(encode_row(made_by))
+        partial.unlink(missing_ok=True)
         return {}
     header, *lines = whole.splitlines()
     try:

@@ -96,6 +96,11 @@ def test_a_file_of_unknown_origin_is_refused(tmp_path):
     assert (tmp_path / "out.jsonl").read_text() == "{}\n"
 
 
+def test_a_run_that_fails_at_once_leaves_nothing(tmp_path):
+    stop_after(tmp_path / "out.jsonl", 0)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_damaged_partial_is_refused_by_name(tmp_path):
     partial = stop_after(tmp_path / "out.jsonl", 4)
     partial.write_bytes(partial.read_bytes() + b"{broken\n")

@@ -1,0 +1,100 @@
+"""``aag compress``: compresses each question's passages with LongLLMLingua."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from aag_hf.cli.arguments import parse_arguments
+from aag_hf.data.errors import InputError
+from aag_hf.data.progress import resume_map
+from aag_hf.data.records import read_records
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass
+class CompressOptions:
+    """Options of ``aag compress``."""
+
+    input: str = field(metadata={"help": "Records with ctxs: a file, a folder, or the id of a data set on the Hub."})
+    output: str = field(metadata={"help": "File to write (.jsonl or .jsonl.gz); a stopped run continues."})
+    model_name_or_path: str = field(
+        default="embedded", metadata={"help": "Causal language model that judges the passages; embedded: SmolLM2-135M."}
+    )
+    split: str | None = field(default=None, metadata={"help": "Which split of the input."})
+    target_tokens: int = field(default=64, metadata={"help": "Length aimed at, in tokens of the model."})
+    token_level: bool = field(
+        default=False, metadata={"help": "Also drop tokens inside passages: for large models; small ones lose answers."}
+    )
+    dtype: str = field(default="bfloat16", metadata={"help": "The model's dtype: float32, bfloat16 or float16."})
+    threads: int | None = field(default=None, metadata={"help": "CPU threads; all cores if left out."})
+    batch_size: int = field(default=64, metadata={"help": "Questions between two savings of what is done."})
+
+
+def compress(
+    input: str | Path,
+    output: str | Path,
+    model_name_or_path: str = "embedded",
+    split: str | None = None,
+    target_tokens: int = 64,
+    token_level: bool = False,
+    dtype: str = "bfloat16",
+    threads: int | None = None,
+    batch_size: int = 64,
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Write the records of `input` with `compressed_context` to `output`; a stopped run continues.
+
+    Returns:
+        The records, and the report of `compression_report`.
+
+    Raises:
+        InputError: An input or option cannot be used, or `output` was made with others.
+    """
+    if dtype not in _DTYPES:
+        raise InputError(f"dtype is {dtype!r}: expected one of {', '.join(_DTYPES)}.")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from aag_hf.data.compression import ContextCompressor, compression_report, passage_texts
+    from aag_hf.data.embedded import resolve_model
+
+    records = read_records(input, split)
+    for record in records:
+        passage_texts(record)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    source = resolve_model(model_name_or_path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
+    except (OSError, ValueError) as error:
+        raise InputError(f"model_name_or_path {model_name_or_path!r} does not load: {error}") from None
+    if torch.cuda.is_available():
+        model.to("cuda")
+    settings = {"model": model_name_or_path, "target_tokens": target_tokens, "token_level": token_level, "dtype": dtype}
+    compressor = ContextCompressor(model, tokenizer, target_tokens, token_level)
+    results = resume_map(
+        records, compressor.compress, output, settings=settings, batch_size=batch_size, description="Compressing"
+    )
+    return results, compression_report(results, tokenizer)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    (options,) = parse_arguments("compress", (CompressOptions,), argv)
+    _, report = compress(**vars(options))
+    Console().print(
+        f"{report['questions']:.0f} questions: [bold]{report['tokens_before']:.0f}[/bold] tokens before, "
+        f"[bold]{report['tokens_after']:.0f}[/bold] after; answer in {report['answer_before']:.1%} before, "
+        f"{report['answer_after']:.1%} after ([bold]{report['answer_survival']:.1%}[/bold] survive); "
+        f"written to {options.output}",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

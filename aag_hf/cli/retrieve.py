@@ -1,0 +1,54 @@
+"""``aag retrieve``: finds passages for each question with BM25."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from aag_hf.cli.arguments import parse_arguments
+from aag_hf.data.records import read_records, write_records
+from aag_hf.data.retrieval import Bm25Retriever, read_pool, recall_at
+
+
+@dataclass
+class RetrieveOptions:
+    """Options of ``aag retrieve``."""
+
+    input: str = field(metadata={"help": "Records: a file, a folder, or the id of a data set on the Hub."})
+    pool: list[str] = field(metadata={"help": "Files to search: rows with title and text, or records with ctxs."})
+    output: str = field(metadata={"help": "File to write (.jsonl or .jsonl.gz): the records with new ctxs."})
+    split: str | None = field(default=None, metadata={"help": "Which split of the input."})
+    top_k: int = field(default=5, metadata={"help": "Passages for each question."})
+
+
+def retrieve(
+    input: str | Path, pool: Sequence[str | Path], output: str | Path, split: str | None = None, top_k: int = 5
+) -> list[dict[str, Any]]:
+    """Give each record of `input` its `top_k` best passages of the pool as `ctxs`, and write the records to `output`.
+
+    Raises:
+        InputError: An input cannot be read, the pool is empty, or `top_k` is below one.
+    """
+    records = read_records(input, split)
+    retriever = Bm25Retriever(read_pool(pool))
+    questions, answers = zip(*((record["question"], record["answers"]) for record in records), strict=True)
+    found = retriever.search(questions, top_k, answers)
+    records = [record | {"ctxs": ctxs} for record, ctxs in zip(records, found, strict=True)]
+    write_records(records, output)
+    return records
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    (options,) = parse_arguments("retrieve", (RetrieveOptions,), argv)
+    records = retrieve(options.input, options.pool, options.output, options.split, options.top_k)
+    depths = sorted({1, options.top_k})
+    recalls = ", ".join(f"recall@{k} [bold]{recall_at(records, k):.1%}[/bold]" for k in depths)
+    Console().print(f"{len(records)} questions: {recalls}; written to {options.output}", highlight=False)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
