@@ -1,0 +1,7 @@
+"""Batches from records, for Trainers of this package and of others."""
+
+from aag_hf.collators.context_distillation import DataCollatorForContextDistillation
+from aag_hf.collators.context_generation import DataCollatorForContextGeneration
+from aag_hf.collators.fid import DataCollatorForFiD
+
+__all__ = ["DataCollatorForFiD", "DataCollatorForContextGeneration", "DataCollatorForContextDistillation"]

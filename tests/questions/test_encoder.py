@@ -113,6 +113,8 @@ def test_wrong_texts_are_named(encoder, texts, message):
 
 def test_backbone_of_another_width_is_refused(encoder, tmp_path):
     encoder.save_pretrained(tmp_path)
-    other = LlamaModel(LlamaConfig(vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1))
+    other = LlamaModel(
+        LlamaConfig(vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    )
     with pytest.raises(InputError, match="statistics of width 32, but the backbone's hidden size is 16"):
         QuestionEncoder.from_pretrained(tmp_path, backbone=other)

@@ -1,0 +1,65 @@
+"""Rows of unequal length as tensors; masks go by length, since pad and end of text can be the same token."""
+
+from collections.abc import Sequence
+
+import torch
+
+IGNORE_INDEX = -100
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, side: str = "right", multiple_of: int | None = None) -> torch.Tensor:
+    """Pad rows to the longest: ``(len(rows), tokens)``, int64.
+
+    Args:
+        rows: Token ids.
+        value: The padding.
+        side: ``"left"`` or ``"right"``.
+        multiple_of: Round the length up to a multiple.
+    """
+    length = max(map(len, rows))
+    if multiple_of:
+        length = -(-length // multiple_of) * multiple_of
+    gaps = [[value] * (length - len(row)) for row in rows]
+    padded = [[*gap, *row] if side == "left" else [*row, *gap] for row, gap in zip(rows, gaps)]
+    return torch.tensor(padded, dtype=torch.long)
+
+
+def pad_inputs(
+    rows: Sequence[Sequence[int]], pad_token_id: int | None, side: str, multiple_of: int | None = None
+) -> dict[str, torch.Tensor]:
+    """`input_ids`, `attention_mask` and, for left padding, the `position_ids` it shifts; each ``(batch, tokens)``."""
+    inputs = {
+        "input_ids": pad(rows, pad_token_id or 0, side, multiple_of),
+        "attention_mask": pad([[1] * len(row) for row in rows], 0, side, multiple_of),
+    }
+    if side == "left":
+        inputs["position_ids"] = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+    return inputs
+
+
+def pad_sequence_to_sequence(
+    prompts: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    pad_token_id: int | None,
+    is_encoder_decoder: bool,
+    multiple_of: int | None = None,
+) -> dict[str, torch.Tensor]:
+    """Model inputs and `labels` of prompts and their targets.
+
+    A causal model reads prompt and target in one row, padded on the left: targets end at the same position in every
+    row, so that logits are needed for the last positions only. Labels of prompts and padding are -100.
+
+    Args:
+        prompts: Token ids a row.
+        targets: Token ids a row, the end token included.
+        pad_token_id: The model's padding.
+        is_encoder_decoder: Prompts to the encoder, targets to the decoder.
+        multiple_of: Round lengths up to a multiple.
+    """
+    if is_encoder_decoder:
+        inputs = pad_inputs(prompts, pad_token_id, "right", multiple_of)
+        return {**inputs, "labels": pad(targets, IGNORE_INDEX, "right")}
+    rows = [[*prompt, *target] for prompt, target in zip(prompts, targets)]
+    labels = [[IGNORE_INDEX] * len(prompt) + list(target) for prompt, target in zip(prompts, targets)]
+    inputs = pad_inputs(rows, pad_token_id, "left", multiple_of)
+    return {**inputs, "labels": pad(labels, IGNORE_INDEX, "left", multiple_of)}
