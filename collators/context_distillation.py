@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from aag_hf.collators.padding import pad_inputs, pad_sequence_to_sequence
-from aag_hf.collators.prompts import encode_prompt, encode_target
+from aag_hf.collators.prompts import check_prompt, encode_prompt, encode_target
 from aag_hf.data.contexts import READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource, context_of, target_of
 from aag_hf.data.errors import InputError
 
@@ -31,7 +31,12 @@ class DataCollatorForContextDistillation:
         pad_to_multiple_of: Round lengths up.
 
     Calling it takes records and gives `input_ids`, `attention_mask`, `labels` ``(batch, tokens)``, `features`
-    ``(batch, feature_dim)``, and the same names with ``teacher_`` before them: answers stand in the same order in both.
+    ``(batch, feature_dim)``, for causal models `position_ids`, and all but `features` again with ``teacher_`` before
+    the name: answers stand in the same order in both.
+
+    Raises:
+        InputError: A prompt without its placeholders or a tokenizer without offsets; on a call, a record that
+            lacks what is to be read, or whose question `max_length` does not hold; names the record.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -45,6 +50,12 @@ class DataCollatorForContextDistillation:
     max_length: int = 256
     answer_max_length: int = 32
     pad_to_multiple_of: int | None = None
+
+    def __post_init__(self) -> None:
+        check_prompt("prompt", self.prompt, contexts=0)
+        check_prompt("context_prompt", self.context_prompt, contexts=1)
+        if not self.tokenizer.is_fast:
+            raise InputError(f"{type(self.tokenizer).__name__} has no offsets: load the tokenizer with use_fast=True.")
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = self._inputs(records, self.context)
@@ -81,9 +92,7 @@ class DataCollatorForContextDistillation:
     def _prompts(self, records: Sequence[dict[str, Any]], source: ContextSource) -> list[list[int]]:
         template = self.prompt if source == "none" else self.context_prompt
         return [
-            encode_prompt(
-                self.tokenizer, template, record["question"], context_of(record, source, self.passages), self.max_length
-            )
+            encode_prompt(self.tokenizer, template, record, context_of(record, source, self.passages), self.max_length)
             for record in records
         ]
 

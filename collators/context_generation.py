@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from aag_hf.collators.padding import pad_inputs, pad_sequence_to_sequence
-from aag_hf.collators.prompts import encode_prompt, encode_target
+from aag_hf.collators.prompts import check_prompt, encode_prompt, encode_target
 from aag_hf.data.contexts import GENERATOR_PROMPT, context_of
 
 
@@ -26,6 +26,10 @@ class DataCollatorForContextGeneration:
 
     Calling it takes records with `compressed_context` and gives `input_ids`, `attention_mask` and `labels`, each
     ``(batch, tokens)``, padded to the longest row of the batch, and for causal models `position_ids`.
+
+    Raises:
+        InputError: A prompt without its placeholder; on a call, a record without `compressed_context` or whose
+            question `max_length` does not hold; names the record.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -34,6 +38,9 @@ class DataCollatorForContextGeneration:
     max_length: int = 128
     target_max_length: int = 128
     pad_to_multiple_of: int | None = None
+
+    def __post_init__(self) -> None:
+        check_prompt("prompt", self.prompt, contexts=0)
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         targets = [
@@ -60,4 +67,4 @@ class DataCollatorForContextGeneration:
         return {name: inputs[name] for name in ("input_ids", "attention_mask")}
 
     def _prompts(self, records: Sequence[dict[str, Any]]) -> list[list[int]]:
-        return [encode_prompt(self.tokenizer, self.prompt, r["question"], None, self.max_length) for r in records]
+        return [encode_prompt(self.tokenizer, self.prompt, r, None, self.max_length) for r in records]

@@ -58,7 +58,7 @@ def pad_sequence_to_sequence(
     """
     if is_encoder_decoder:
         inputs = pad_inputs(prompts, pad_token_id, "right", multiple_of)
-        return {**inputs, "labels": pad(targets, IGNORE_INDEX, "right")}
+        return {**inputs, "labels": pad(targets, IGNORE_INDEX, "right", multiple_of)}
     rows = [[*prompt, *target] for prompt, target in zip(prompts, targets)]
     labels = [[IGNORE_INDEX] * len(prompt) + list(target) for prompt, target in zip(prompts, targets)]
     inputs = pad_inputs(rows, pad_token_id, "left", multiple_of)

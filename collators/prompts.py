@@ -1,19 +1,36 @@
 """Prompts as token ids: truncation takes from the context, never from the question."""
 
+from typing import Any
+
 from transformers import PreTrainedTokenizerBase
 
 from aag_hf.data.errors import InputError
 
 
+def check_prompt(field: str, prompt: str, contexts: int) -> None:
+    """Refuse a prompt that a record cannot fill.
+
+    Args:
+        field: What the prompt is called.
+        prompt: Text with ``{question}``, and ``{context}`` as often as `contexts` says.
+        contexts: 0 or 1.
+
+    Raises:
+        InputError: A placeholder is missing or stands too often.
+    """
+    if "{question}" not in prompt or prompt.count("{context}") != contexts:
+        raise InputError(f"{field} {prompt!r} needs {{question}}, and {{context}} {contexts} times.")
+
+
 def encode_prompt(
-    tokenizer: PreTrainedTokenizerBase, template: str, question: str, context: str | None, max_length: int
+    tokenizer: PreTrainedTokenizerBase, template: str, record: dict[str, Any], context: str | None, max_length: int
 ) -> list[int]:
     """Fill `template` and tokenize it, dropping the context's last tokens where it is longer than `max_length`.
 
     Args:
         tokenizer: A fast tokenizer: truncation goes by the offsets of its tokens.
-        template: Text with ``{question}`` and, if there is a context, ``{context}``.
-        question: The question.
+        template: Text with ``{question}`` and, if there is a context, ``{context}``; see :func:`check_prompt`.
+        record: What has the question.
         context: The context, or ``None``.
         max_length: Most tokens, special ones included.
 
@@ -21,26 +38,22 @@ def encode_prompt(
         Token ids.
 
     Raises:
-        InputError: A placeholder is missing, or the prompt does not fit even without its context.
+        InputError: The prompt does not fit even without its context.
     """
-    if "{question}" not in template or (context is not None and "{context}" not in template):
-        raise InputError(f"prompt {template!r} needs {{question}}, and {{context}} where there are contexts.")
-    if context is None:
-        ids = tokenizer(template.replace("{question}", question))["input_ids"]
-        excess, inside = len(ids) - max_length, []
-    else:
-        before, after = template.split("{context}")
-        before, after = before.replace("{question}", question), after.replace("{question}", question)
-        encoded = tokenizer(before + context + after, return_offsets_mapping=True)
-        ids, start, end = encoded["input_ids"], len(before), len(before) + len(context)
-        inside = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a >= start and b <= end and b > a]
-        excess = len(ids) - max_length
+    # Split before filling: question and context may hold braces of their own.
+    before, _, after = template.partition("{context}") if context is not None else ("", "", template)
+    before, after = (part.replace("{question}", record["question"]) for part in (before, after))
+    context = context or ""
+    encoded = tokenizer(before + context + after, return_offsets_mapping=bool(context))
+    ids, start, end = encoded["input_ids"], len(before), len(before) + len(context)
+    inside = [i for i, (a, b) in enumerate(encoded.get("offset_mapping", [])) if a >= start and b <= end and b > a]
+    excess = max(len(ids) - max_length, 0)
     if excess > len(inside):
         raise InputError(
-            f"question {question[:60]!r} takes {len(ids) - len(inside)} tokens with its prompt, max_length is "
-            f"{max_length}: raise max_length or shorten the question."
+            f"record {record['id']}: the question takes {len(ids) - len(inside)} tokens with its prompt, max_length "
+            f"is {max_length}: raise max_length or shorten the question."
         )
-    dropped = set(inside[len(inside) - excess :]) if excess > 0 else set()
+    dropped = set(inside[len(inside) - excess :])
     return [token for i, token in enumerate(ids) if i not in dropped]
 
 

@@ -1,0 +1,184 @@
+"""Batches for the reader: what student and teacher read about the same questions."""
+
+import copy
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from aag_hf.collators import DataCollatorForContextDistillation
+from aag_hf.data.errors import InputError
+
+RECORDS = [
+    {
+        "id": "q1",
+        "question": "who?",
+        "answers": ["ann", "ann b."],
+        "compressed_context": "ann wrote it",
+        "generated_context": "by ann",
+        "ctxs": [{"title": "a", "text": "ann wrote it in spring"}, {"title": "b", "text": "bob read it"}],
+        "features": [0.5, 1.0, -1.0],
+    },
+    {
+        "id": "q2",
+        "question": "in which year was it written?",
+        "answers": ["1900"],
+        "target": "in 1900",
+        "compressed_context": "1900",
+        "generated_context": "",
+        "ctxs": [{"title": "a", "text": "1900"}],
+        "features": [2.0, 0.0, 3.0],
+    },
+]
+kinds = pytest.mark.parametrize("is_encoder_decoder", [False, True])
+
+
+def rows(tensor, mask):
+    return [row[keep.bool()].tolist() for row, keep in zip(tensor, mask)]
+
+
+def collator_of(tokenizer, is_encoder_decoder=False, **options):
+    options = {"context": "generated", "teacher_context": "passages", "passages": 2, "needs_features": True, **options}
+    return DataCollatorForContextDistillation(tokenizer, is_encoder_decoder, **options)
+
+
+@kinds
+def test_student_and_teacher_train_the_same_answer_tokens_in_the_same_order(tiny_tokenizer, is_encoder_decoder):
+    batch = collator_of(tiny_tokenizer, is_encoder_decoder)(RECORDS)
+    student, teacher = batch["labels"], batch["teacher_labels"]
+    assert torch.equal(student[student != -100], teacher[teacher != -100])
+    lead = "" if is_encoder_decoder else " "
+    assert [tiny_tokenizer.decode(r) for r in rows(student, student != -100)] == [
+        lead + "ann</s>",
+        lead + "in 1900</s>",
+    ]
+    end = 0 if is_encoder_decoder else -1
+    for prefix in ("", "teacher_"):
+        assert (batch[prefix + "labels"][:, end] != -100).all() and batch[prefix + "attention_mask"][:, end].all()
+        if not is_encoder_decoder:
+            kept = batch[prefix + "labels"] != -100
+            assert torch.equal(batch[prefix + "labels"][kept], batch[prefix + "input_ids"][kept])
+
+
+@pytest.mark.parametrize(
+    ("source", "read"),
+    [
+        ("none", ["Question: who?\nAnswer:", "Question: in which year was it written?\nAnswer:"]),
+        ("generated", ["by ann\nQuestion: who?\nAnswer:", "\nQuestion: in which year was it written?\nAnswer:"]),
+        (
+            "passages",
+            [
+                "ann wrote it in spring\nbob read it\nQuestion: who?\nAnswer:",
+                "1900\nQuestion: in which year was it written?\nAnswer:",
+            ],
+        ),
+    ],
+)
+@kinds
+def test_each_reads_its_own_context_and_generation_reads_what_training_read(
+    tiny_tokenizer, is_encoder_decoder, source, read
+):
+    collator = collator_of(tiny_tokenizer, is_encoder_decoder, context=source, teacher_context=source)
+    batch, prompts = collator(RECORDS), collator.generation_inputs(RECORDS)
+    assert [tiny_tokenizer.decode(row) for row in rows(prompts["input_ids"], prompts["attention_mask"])] == read
+    for name in ("", "teacher_"):
+        trained = rows(batch[name + "input_ids"], batch[name + "attention_mask"])
+        for row, prompt in zip(trained, rows(prompts["input_ids"], prompts["attention_mask"])):
+            assert row[: len(prompt)] == prompt and (len(row) == len(prompt)) == is_encoder_decoder
+
+
+def test_features_are_stacked_for_training_and_generation(tiny_tokenizer):
+    collator = collator_of(tiny_tokenizer)
+    expected = torch.tensor([[0.5, 1.0, -1.0], [2.0, 0.0, 3.0]])
+    assert torch.equal(collator(RECORDS)["features"], expected)
+    assert torch.equal(collator.generation_inputs(RECORDS)["features"], expected)
+    bare = collator_of(tiny_tokenizer, needs_features=False)
+    assert "features" not in bare(RECORDS) and "features" not in bare.generation_inputs(RECORDS)
+
+
+def test_without_a_teacher_there_are_no_teacher_inputs(tiny_tokenizer):
+    batch = collator_of(tiny_tokenizer, teacher_context=None, needs_features=False)(RECORDS)
+    assert set(batch) == {"input_ids", "attention_mask", "position_ids", "labels"}
+
+
+def test_truncation_cuts_the_context_and_leaves_question_and_answer(tiny_tokenizer):
+    limit = len("\nQuestion: in which year was it written?\nAnswer:") + 3
+    batch = collator_of(tiny_tokenizer, context="compressed", max_length=limit)(RECORDS)
+    for name, contexts in (("", ["ann wrote it", "190"]), ("teacher_", ["ann wrote it in spring\nbob r", "190"])):
+        read = rows(batch[name + "input_ids"], batch[name + "attention_mask"])
+        for row, context, record, answer in zip(read, contexts, RECORDS, ("ann", "in 1900")):
+            prompt = f"{context}\nQuestion: {record['question']}\nAnswer:"
+            assert tiny_tokenizer.decode(row) == f"{prompt} {answer}</s>" and len(prompt) <= limit
+    with pytest.raises(InputError, match="record q2: the question takes 48 tokens with its prompt, max_length is 47"):
+        collator_of(tiny_tokenizer, max_length=47)(RECORDS)
+
+
+def test_long_answers_are_cut(tiny_tokenizer):
+    labels = collator_of(tiny_tokenizer, answer_max_length=5)(RECORDS)["labels"]
+    assert [tiny_tokenizer.decode(r) for r in rows(labels, labels != -100)] == [" ann</s>", " in 1"]
+
+
+@kinds
+def test_the_end_token_is_trained_and_read_where_it_is_the_padding_too(tiny_tokenizer, is_encoder_decoder):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
+    shared = collator_of(tokenizer, is_encoder_decoder)(RECORDS)
+    apart = collator_of(tiny_tokenizer, is_encoder_decoder)(RECORDS)
+    for prefix in ("", "teacher_"):
+        assert (shared[prefix + "labels"] == tokenizer.eos_token_id).sum(dim=1).tolist() == [1, 1]
+        mask = shared[prefix + "attention_mask"]
+        assert torch.equal(mask, apart[prefix + "attention_mask"])
+        assert rows(shared[prefix + "input_ids"], mask) == rows(apart[prefix + "input_ids"], mask)
+
+
+@kinds
+def test_lengths_are_rounded_up_to_the_multiple(tiny_tokenizer, is_encoder_decoder):
+    collator = collator_of(tiny_tokenizer, is_encoder_decoder, pad_to_multiple_of=16)
+    batch = collator(RECORDS)
+    assert all(tensor.shape[1] % 16 == 0 for name, tensor in batch.items() if name != "features")
+    assert torch.equal(
+        batch["labels"][batch["labels"] != -100], batch["teacher_labels"][batch["teacher_labels"] != -100]
+    )
+
+
+def test_braces_in_question_and_context_are_text(tiny_tokenizer):
+    record = {**RECORDS[0], "question": "what is {context}?", "generated_context": "{question} {0}"}
+    (prompt,) = collator_of(tiny_tokenizer).generation_inputs([record])["input_ids"]
+    assert tiny_tokenizer.decode(prompt) == "{question} {0}\nQuestion: what is {context}?\nAnswer:"
+
+
+def test_workers_give_the_same_batches(tiny_tokenizer):
+    collator = collator_of(tiny_tokenizer)
+    (batch,) = DataLoader(RECORDS, batch_size=2, collate_fn=collator, num_workers=1)
+    assert all(torch.equal(batch[name], tensor) for name, tensor in collator(RECORDS).items())
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"features": None}, {}, "record q2: has no features"),
+        ({"features": [1.0]}, {}, "record q2: has 1 features, record q1 has 3"),
+        ({"generated_context": None}, {}, "record q2: has no generated_context: run `aag generate`"),
+        ({"compressed_context": None}, {"teacher_context": "compressed"}, "record q2: has no compressed_context"),
+        ({"ctxs": []}, {}, "record q2: has no ctxs to read: run `aag retrieve`"),
+        ({}, {"context": "wiki"}, "context must be one of none, generated, compressed, passages, got 'wiki'"),
+    ],
+)
+def test_what_is_missing_is_named_by_record_and_field(tiny_tokenizer, change, options, message):
+    with pytest.raises(InputError, match=message):
+        collator_of(tiny_tokenizer, **options)([RECORDS[0], {**RECORDS[1], **change}])
+
+
+@pytest.mark.parametrize("options", [{"prompt": "Answer:"}, {"context_prompt": "{question} Answer:"}])
+def test_a_prompt_that_cannot_be_filled_is_refused_before_any_batch(tiny_tokenizer, options):
+    (field,) = options
+    with pytest.raises(InputError, match=rf"{field} .* needs"):
+        collator_of(tiny_tokenizer, **options)
+
+
+def test_a_tokenizer_without_offsets_is_refused_before_any_batch(tiny_tokenizer):
+    class Slow:
+        is_fast = False
+
+    with pytest.raises(InputError, match="Slow has no offsets: load the tokenizer with use_fast=True"):
+        collator_of(Slow())
