@@ -54,9 +54,12 @@ def test_a_question_that_does_not_fit_is_refused_by_the_name_of_its_record(token
 
 @pytest.mark.parametrize("text", ["{context}", "{question}", "{", "}{", "{0} {x!r}", "%s", "\\1"])
 def test_braces_in_question_and_context_are_text(tiny_tokenizer, text):
-    ids = encode_prompt(tiny_tokenizer, PROMPT, record(text), text, 100)
-    assert tiny_tokenizer.decode(ids) == f"{text}\nQ: {text} A:"
-    assert tiny_tokenizer.decode(encode_prompt(tiny_tokenizer, "{question}!", record(text), None, 100)) == f"{text}!"
+    for template, context, filled in [
+        ("{context} Q: {question}", text, f"{text} Q: {text}"),
+        ("Q: {question} {context}", text, f"Q: {text} {text}"),
+        ("Q: {question}", None, f"Q: {text}"),
+    ]:
+        assert tiny_tokenizer.decode(encode_prompt(tiny_tokenizer, template, record(text), context, 100)) == filled
 
 
 @pytest.mark.parametrize(("prompt", "contexts"), [("", 0), ("Q: A:", 0), ("{question}", 1), ("{context}", 1)])
