@@ -55,8 +55,8 @@ def test_a_question_that_does_not_fit_is_refused_by_the_name_of_its_record(token
 @pytest.mark.parametrize("text", ["{context}", "{question}", "{", "}{", "{0} {x!r}", "%s", "\\1"])
 def test_braces_in_question_and_context_are_text(tiny_tokenizer, text):
     for template, context, filled in [
-        ("{context} Q: {question}", text, f"{text} Q: {text}"),
-        ("Q: {question} {context}", text, f"Q: {text} {text}"),
+        ("{context} Q: {question}", f"<{text}>", f"<{text}> Q: {text}"),
+        ("Q: {question} {context}", f"<{text}>", f"Q: {text} <{text}>"),
         ("Q: {question}", None, f"Q: {text}"),
     ]:
         assert tiny_tokenizer.decode(encode_prompt(tiny_tokenizer, template, record(text), context, 100)) == filled
