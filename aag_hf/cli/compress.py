@@ -74,7 +74,7 @@ def compress(
     except (OSError, ValueError) as error:
         raise InputError(f"model_name_or_path {model_name_or_path!r} does not load: {error}") from None
     if torch.cuda.is_available():
-        model.to("cuda")
+        model.to("cuda")  # type: ignore[arg-type]
     settings = {"model": model_name_or_path, "target_tokens": target_tokens, "token_level": token_level, "dtype": dtype}
     compressor = ContextCompressor(model, tokenizer, target_tokens, token_level)
     results = resume_map(
