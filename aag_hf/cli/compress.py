@@ -30,6 +30,7 @@ class CompressOptions:
     token_level: bool = field(
         default=False, metadata={"help": "Also drop tokens inside passages: for large models; small ones lose answers."}
     )
+    sentences: bool = field(default=False, metadata={"help": "Keep single sentences instead of whole passages."})
     dtype: str = field(default="bfloat16", metadata={"help": "The model's dtype: float32, bfloat16 or float16."})
     threads: int | None = field(default=None, metadata={"help": "CPU threads; all cores if left out."})
     batch_size: int = field(default=64, metadata={"help": "Questions between two savings of what is done."})
@@ -42,6 +43,7 @@ def compress(
     split: str | None = None,
     target_tokens: int = 64,
     token_level: bool = False,
+    sentences: bool = False,
     dtype: str = "bfloat16",
     threads: int | None = None,
     batch_size: int = 64,
@@ -75,8 +77,14 @@ def compress(
         raise InputError(f"model_name_or_path {model_name_or_path!r} does not load: {error}") from None
     if torch.cuda.is_available():
         model.to("cuda")  # type: ignore[arg-type]
-    settings = {"model": model_name_or_path, "target_tokens": target_tokens, "token_level": token_level, "dtype": dtype}
-    compressor = ContextCompressor(model, tokenizer, target_tokens, token_level)
+    settings = {
+        "model": model_name_or_path,
+        "target_tokens": target_tokens,
+        "token_level": token_level,
+        "sentences": sentences,
+    }
+    settings["dtype"] = dtype
+    compressor = ContextCompressor(model, tokenizer, target_tokens, token_level, sentences)
     results = resume_map(
         records, compressor.compress, output, settings=settings, batch_size=batch_size, description="Compressing"
     )

@@ -1,5 +1,6 @@
 """Compressing each question's passages to a short context with LongLLMLingua."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from aag_hf.data.answers import has_answer
 from aag_hf.data.errors import InputError
 from aag_hf.data.ranking import question_losses
 from aag_hf.data.records import check_passage
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^a-z])")
 
 
 class ContextCompressor:
@@ -23,6 +26,7 @@ class ContextCompressor:
         target_tokens: The length aimed at. Ranking alone keeps whole passages, best first, as many as fit, and always
             the best one; at token level short rests stay, so results run somewhat longer.
         token_level: Also drop tokens inside the passages.
+        sentences: Rank and keep single sentences, each with its passage's title, instead of whole passages.
         context_budget: At token level, tokens beyond the target that whole passages may fill at first.
         iterative_size: At token level, tokens a window.
         batch_tokens: Tokens ranked at once.
@@ -34,6 +38,7 @@ class ContextCompressor:
         tokenizer: PreTrainedTokenizerBase,
         target_tokens: int = 64,
         token_level: bool = False,
+        sentences: bool = False,
         *,
         context_budget: int = 100,
         iterative_size: int = 200,
@@ -46,6 +51,7 @@ class ContextCompressor:
         self.tokenizer = tokenizer
         self.target_tokens = target_tokens
         self.token_level = token_level
+        self.sentences = sentences
         self.context_budget = context_budget
         self.iterative_size = iterative_size
         self.batch_tokens = batch_tokens
@@ -56,7 +62,7 @@ class ContextCompressor:
         Raises:
             InputError: A record has no passages, or a passage is blank; the message names its id.
         """
-        passages = [passage_texts(record) for record in records]
+        passages = [passage_texts(record, self.sentences) for record in records]
         training = self.model.training
         self.model.eval()
         try:
@@ -119,8 +125,8 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def passage_texts(record: dict[str, Any]) -> list[str]:
-    """The record's passages as plain texts, in their order.
+def passage_texts(record: dict[str, Any], sentences: bool = False) -> list[str]:
+    """The record's passages, or their sentences, as plain texts in their order.
 
     Raises:
         InputError: There is none, or one is blank; the message names the record's id.
@@ -130,7 +136,11 @@ def passage_texts(record: dict[str, Any]) -> list[str]:
         raise InputError(f"{where}: field 'ctxs': has no passages to compress: run `aag retrieve` or drop the record.")
     for number, passage in enumerate(record["ctxs"]):
         check_passage({"title": "", **passage}, f"{where}, ctxs[{number}]")
-    return [_passage_text(passage.get("title", ""), passage["text"].strip()) for passage in record["ctxs"]]
+    return [
+        _passage_text(passage.get("title", ""), text)
+        for passage in record["ctxs"]
+        for text in (_SENTENCE_END.split(passage["text"].strip()) if sentences else [passage["text"].strip()])
+    ]
 
 
 def _passage_text(title: str, text: str) -> str:

@@ -1,0 +1,50 @@
+"""Configuration of the composed model."""
+
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from aag_hf.data.contexts import GENERATOR_PROMPT, READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource
+
+
+class AwakeningConfig(PretrainedConfig):
+    """Configuration of [`AwakeningModel`]: what its parts read and write.
+
+    Args:
+        base_model_name_or_path (`str`): The language model under reader, generator and question encoder.
+        context (`str`): What the reader reads beside the question: ``"none"``, ``"generated"``, ``"compressed"`` or
+            ``"passages"``.
+        passages (`int`): How many passages ``"passages"`` joins.
+        prompt (`str`): The reader's prompt without context.
+        context_prompt (`str`): The reader's prompt with context.
+        generator_prompt (`str`): The context generator's prompt.
+        prompt_max_length (`int`): Most tokens of a prompt.
+        answer_max_length (`int`): Most tokens of an answer.
+        context_max_length (`int`): Most tokens of a generated context.
+    """
+
+    model_type = "aag"
+
+    def __init__(
+        self,
+        base_model_name_or_path: str | None = None,
+        context: ContextSource = "none",
+        passages: int = 1,
+        prompt: str = READER_PROMPT,
+        context_prompt: str = READER_CONTEXT_PROMPT,
+        generator_prompt: str = GENERATOR_PROMPT,
+        prompt_max_length: int = 256,
+        answer_max_length: int = 16,
+        context_max_length: int = 64,
+        **kwargs: Any,
+    ):
+        self.base_model_name_or_path = base_model_name_or_path
+        self.context = context
+        self.passages = passages
+        self.prompt = prompt
+        self.context_prompt = context_prompt
+        self.generator_prompt = generator_prompt
+        self.prompt_max_length = prompt_max_length
+        self.answer_max_length = answer_max_length
+        self.context_max_length = context_max_length
+        super().__init__(**kwargs)

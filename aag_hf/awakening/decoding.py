@@ -1,0 +1,72 @@
+"""From records to decoded text, in batches of similar length."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+
+class PromptCollator(Protocol):
+    """A collator that can give prompts without their targets."""
+
+    tokenizer: PreTrainedTokenizerBase
+    is_encoder_decoder: bool
+
+    def generation_inputs(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]: ...
+
+
+@torch.no_grad()
+def generate_texts(
+    model: nn.Module,
+    collator: PromptCollator,
+    records: Sequence[dict[str, Any]],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 32,
+    on_batch: Callable[[int], None] | None = None,
+    **generation_options: Any,
+) -> tuple[list[str], int]:
+    """Decode one text for each record, greedily unless `generation_options` say otherwise.
+
+    Args:
+        model: A causal or encoder-decoder model, wrapped or not.
+        collator: Makes the prompts.
+        records: Records of the data contract.
+        max_new_tokens: Most tokens of a text.
+        batch_size: Records a `generate`.
+        on_batch: Called with the number of records done after each batch.
+        **generation_options: Passed on to `generate`.
+
+    Returns:
+        The texts in the order of `records`, and the number of prompt tokens read, padding not counted.
+    """
+    tokenizer = collator.tokenizer
+    options = {"do_sample": False, "pad_token_id": tokenizer.pad_token_id, **generation_options}
+    order = sorted(range(len(records)), key=lambda i: len(records[i]["question"]))
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    texts: list[str] = [""] * len(records)
+    prompt_tokens = 0
+    try:
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            inputs = {n: v.to(device) for n, v in collator.generation_inputs([records[i] for i in rows]).items()}
+            prompt_tokens += int(inputs["attention_mask"].sum())
+            ids = model.generate(**inputs, max_new_tokens=max_new_tokens, **options)
+            if not collator.is_encoder_decoder:
+                ids = ids[:, inputs["input_ids"].shape[1] :]
+            for row, text in zip(rows, tokenizer.batch_decode(ids, skip_special_tokens=True)):
+                texts[row] = text.strip()
+            if on_batch is not None:
+                on_batch(len(rows))
+    finally:
+        model.train(training)
+    return texts, prompt_tokens
+
+
+def first_line(text: str) -> str:
+    """A reader's answer: what it writes before it breaks the line."""
+    return text.strip().partition("\n")[0].strip()

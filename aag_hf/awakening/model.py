@@ -1,0 +1,250 @@
+"""The composed model: context generator, question encoder and reader over one base model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from peft import PeftModel
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import PushToHubMixin
+
+from aag_hf.awakening.configuration import AwakeningConfig
+from aag_hf.awakening.decoding import first_line, generate_texts
+from aag_hf.awakening.sharing import share_weights
+from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForContextGeneration
+from aag_hf.data.embedded import resolve_model
+from aag_hf.data.errors import InputError
+from aag_hf.questions import QuestionEncoder
+
+
+@dataclass
+class AwakeningOutput:
+    """What [`AwakeningModel.generate`] gives.
+
+    Args:
+        answers: One answer a question.
+        contexts: What the reader read beside each question; ``None`` where it reads the question alone.
+        features: ``(questions, feature_dim)``; ``None`` for a reader without a hypernetwork.
+        seconds: Seconds a stage took for all questions: `context`, `features`, `answer`.
+        input_tokens: Prompt tokens the reader read.
+    """
+
+    answers: list[str]
+    contexts: list[str] | None
+    features: torch.Tensor | None
+    seconds: dict[str, float]
+    input_tokens: int
+
+
+class AwakeningModel(nn.Module, PushToHubMixin):
+    """Answers questions from memory: writes a context, makes the question's adapter, reads (paper, section 3).
+
+    Every part is optional but the reader: without a generator the reader reads the question alone or contexts given to
+    it, without a question encoder it is any other reader. All parts share the base model's weights.
+
+    Args:
+        config: An [`AwakeningConfig`].
+        reader: The reader, whole or a PEFT model.
+        tokenizer: The base model's tokenizer.
+        question_encoder: Gives the reader's features.
+        generator: The context generator, whole or a PEFT model.
+
+    Example:
+
+    ```python
+    model = AwakeningModel.from_pretrained("runs/quickstart/aag")
+    print(model.generate(["What is the capital of Fiji?"]).answers)
+    ```
+    """
+
+    def __init__(
+        self,
+        config: AwakeningConfig,
+        reader: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        question_encoder: QuestionEncoder | None = None,
+        generator: PreTrainedModel | PeftModel | None = None,
+    ):
+        super().__init__()
+        self.config = config
+        self.reader = reader
+        self.tokenizer = tokenizer
+        self.question_encoder = question_encoder
+        self.generator = generator
+
+    def generate(
+        self,
+        questions: Sequence[str],
+        contexts: Sequence[str] | None = None,
+        features: torch.Tensor | None = None,
+        batch_size: int = 32,
+        **generation_options: Any,
+    ) -> AwakeningOutput:
+        """Answer questions.
+
+        Args:
+            questions: The questions.
+            contexts: What to read beside each; by default what the generator writes.
+            features: ``(len(questions), feature_dim)``; by default the question encoder's.
+            batch_size: Questions a forward pass.
+            **generation_options: Passed on to the reader's `generate`.
+
+        Raises:
+            InputError: `questions` is a string, or the reader needs contexts and there is no generator.
+        """
+        if isinstance(questions, str):
+            raise InputError("expected a list of questions, got one string: pass [question].")
+        seconds = {}
+        start = time.perf_counter()
+        if contexts is None and self.config.context != "none":
+            contexts = self.write_contexts(questions, batch_size)
+        seconds["context"] = time.perf_counter() - start
+        start = time.perf_counter()
+        if features is None and self.question_encoder is not None:
+            features = self.question_encoder.encode(questions, batch_size=batch_size)
+        seconds["features"] = time.perf_counter() - start
+        records = [
+            {
+                "id": str(i),
+                "question": question,
+                "generated_context": contexts[i] if contexts is not None else None,
+                "features": features[i].tolist() if features is not None else None,
+            }
+            for i, question in enumerate(questions)
+        ]
+        collator = self.reader_collator("none" if contexts is None else "generated")
+        start = time.perf_counter()
+        texts, input_tokens = generate_texts(
+            self.reader,
+            collator,
+            records,
+            **{"max_new_tokens": self.config.answer_max_length, "batch_size": batch_size, **generation_options},
+        )
+        seconds["answer"] = time.perf_counter() - start
+        answers = [first_line(text) for text in texts]
+        return AwakeningOutput(answers, list(contexts) if contexts else None, features, seconds, input_tokens)
+
+    def write_contexts(self, questions: Sequence[str], batch_size: int = 32) -> list[str]:
+        """The generator's context for each question.
+
+        Raises:
+            InputError: There is no generator.
+        """
+        if self.generator is None:
+            raise InputError("this reader reads a context and the model has no generator: pass contexts.")
+        records = [{"id": str(i), "question": question} for i, question in enumerate(questions)]
+        collator = DataCollatorForContextGeneration(
+            self.tokenizer, is_encoder_decoder(self.generator), self.config.generator_prompt
+        )
+        return generate_texts(
+            self.generator, collator, records, max_new_tokens=self.config.context_max_length, batch_size=batch_size
+        )[0]
+
+    def reader_collator(self, context: str | None = None) -> DataCollatorForContextDistillation:
+        """The collator that makes the reader's prompts."""
+        return DataCollatorForContextDistillation(
+            self.tokenizer,
+            is_encoder_decoder(self.reader),
+            context or self.config.context,
+            passages=self.config.passages,
+            needs_features=self.question_encoder is not None,
+            prompt=self.config.prompt,
+            context_prompt=self.config.context_prompt,
+            max_length=self.config.prompt_max_length,
+            answer_max_length=self.config.answer_max_length,
+        )
+
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Save every part in a folder of its own; a base model under adapters is referred to, not copied.
+
+        Args:
+            save_directory: Where to.
+            push_to_hub: Also upload; needs `repo_id` in `kwargs`.
+            **kwargs: Passed on to the upload.
+        """
+        directory = Path(save_directory)
+        self.reader.save_pretrained(directory / "reader")
+        if self.question_encoder is not None:
+            self.question_encoder.save_pretrained(directory / "question_encoder")
+        if self.generator is not None:
+            self.generator.save_pretrained(directory / "generator")
+        self.tokenizer.save_pretrained(directory)
+        self.config.save_pretrained(directory)
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id"), **kwargs)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, base_model: PreTrainedModel | None = None, **kwargs: Any
+    ) -> AwakeningModel:
+        """Load a saved model; the base model's weights are loaded once for all parts.
+
+        Args:
+            pretrained_model_name_or_path: A directory or Hub id.
+            base_model: The base model, if it is in memory already.
+            **kwargs: Passed on to the base model's `from_pretrained` (`dtype`, `device_map`, …).
+
+        Raises:
+            InputError: The folder holds no such model.
+        """
+        directory = Path(pretrained_model_name_or_path)
+        if not directory.is_dir():
+            directory = Path(snapshot_download(str(pretrained_model_name_or_path)))
+        if not (directory / "config.json").is_file() or not (directory / "reader").is_dir():
+            raise InputError(f"{directory}: no config.json and reader/ in it: expected what AwakeningModel saved.")
+        config = AwakeningConfig.from_pretrained(directory)
+        tokenizer = AutoTokenizer.from_pretrained(directory)
+        base = base_model if base_model is not None else load_language_model(config.base_model_name_or_path, **kwargs)
+        encoder = directory / "question_encoder"
+        generator = directory / "generator"
+        return cls(
+            config,
+            load_part(directory / "reader", base, **kwargs),
+            tokenizer,
+            QuestionEncoder.from_pretrained(encoder, backbone=base) if encoder.is_dir() else None,
+            load_part(generator, base, **kwargs) if generator.is_dir() else None,
+        ).eval()
+
+
+def load_language_model(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
+    """A causal or encoder-decoder language model, whichever the checkpoint is; ``"embedded"`` for the embedded one."""
+    name = resolve_model(name_or_path)
+    config = AutoConfig.from_pretrained(name)
+    auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    return auto_class.from_pretrained(name, **kwargs)
+
+
+def load_part(directory: Path, base: PreTrainedModel, **kwargs: Any) -> PreTrainedModel | PeftModel:
+    """A reader or generator: an adapter over a view of `base`, or a whole model.
+
+    Raises:
+        InputError: The adapter was trained on another base model.
+    """
+    if not (directory / "adapter_config.json").is_file():
+        return load_language_model(str(directory), **kwargs)
+    try:
+        return PeftModel.from_pretrained(share_weights(base), directory)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{directory}: this adapter does not fit {base.name_or_path or type(base).__name__}: load the base model "
+            f"it was trained on.\n{error}"
+        ) from error
+
+
+def is_encoder_decoder(model: nn.Module) -> bool:
+    """Whether a model, wrapped by PEFT or not, has an encoder and a decoder."""
+    return bool(model.config.is_encoder_decoder)

@@ -1,0 +1,55 @@
+"""Options that several commands share."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from aag_hf.data.errors import InputError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class ModelOptions:
+    """The language model and how it is loaded."""
+
+    model_name_or_path: str = field(
+        default="embedded", metadata={"help": "Base model: a directory, a Hub id, or 'embedded' (SmolLM2-135M)."}
+    )
+    dtype: str = field(default="float32", metadata={"help": "Base weights: float32, bfloat16 or float16."})
+    threads: int | None = field(default=None, metadata={"help": "CPU threads; under load 1 can beat 2."})
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads must be positive, got {self.threads}.")
+
+
+@dataclass
+class AdapterOptions:
+    """A LoRA or HyperLoRA adapter."""
+
+    r: int = field(default=8, metadata={"help": "Rank."})
+    lora_alpha: float = field(default=16.0, metadata={"help": "The update is scaled by lora_alpha / r."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the adapter's path."})
+    target_modules: list[str] = field(
+        default_factory=lambda: ["all-linear"], metadata={"help": "Layers to adapt, by name, or all-linear."}
+    )
+
+    def lora_arguments(self) -> dict[str, Any]:
+        """The fields under the names of PEFT's configurations."""
+        targets = self.target_modules
+        return {
+            "r": self.r,
+            "lora_alpha": self.lora_alpha,
+            "lora_dropout": self.lora_dropout,
+            "target_modules": "all-linear" if targets == ["all-linear"] else targets,
+        }
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch use this many CPU threads."""
+    if threads is not None:
+        torch.set_num_threads(threads)

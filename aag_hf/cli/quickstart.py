@@ -1,0 +1,306 @@
+"""``aag quickstart``: every stage of AAG at a small size, on facts about countries."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from transformers import AutoTokenizer
+
+from aag_hf.awakening import AwakeningConfig, AwakeningModel, AwakeningPipeline
+from aag_hf.awakening.model import load_language_model, load_part
+from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.compress import compress
+from aag_hf.cli.generate import GenerateOptions, generate
+from aag_hf.cli.options import use_threads
+from aag_hf.cli.retrieve import retrieve
+from aag_hf.cli.stage import is_finished, new_directory
+from aag_hf.cli.tiny import make_tiny_model
+from aag_hf.cli.train import TrainOptions, train
+from aag_hf.cli.train_generator import TrainGeneratorOptions, train_generator
+from aag_hf.data.countries import country_documents, load_countries
+from aag_hf.data.embedded import resolve_model
+from aag_hf.data.jsonl import write_rows
+from aag_hf.data.records import read_records, write_records
+from aag_hf.evaluation.contexts import context_report
+from aag_hf.evaluation.controls import Control
+from aag_hf.evaluation.evaluator import evaluate_reader
+from aag_hf.evaluation.report import plot_results, results_markdown, results_table, write_json
+from aag_hf.trainers import ContextDistillationConfig, ContextGeneratorConfig
+
+console = Console()
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass
+class QuickstartOptions:
+    """Options of ``aag quickstart``."""
+
+    output_dir: str = field(default="runs/quickstart", metadata={"help": "Where everything goes; reused if it fits."})
+    seed: int = field(default=29, metadata={"help": "Of the data's split, initial weights and the order of batches."})
+    threads: int | None = field(default=None, metadata={"help": "CPU threads; under load 1 can beat 2."})
+    preset: Literal["standard", "smoke"] = field(
+        default="standard", metadata={"help": "'standard': SmolLM2-135M; 'smoke': a tiny random model, in seconds."}
+    )
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything a preset does.
+
+    `records` cuts each split; `static_rank` gives the static LoRA about as many trained parameters as HyperLoRA.
+    """
+
+    dtype: str
+    records: int | None
+    batch: int
+    closed_book_steps: int
+    context_steps: int
+    document_steps: int
+    generator_steps: int
+    feature_dim: int
+    static_rank: int
+
+
+SIZES = {
+    "standard": Size("bfloat16", None, 16, 80, 60, 50, 70, 64, 25),
+    "smoke": Size("float32", 48, 8, 3, 3, 3, 3, 16, 8),
+}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader the quickstart trains, and its row of the table."""
+
+    folder: str
+    name: str
+    method: Literal["aag", "lora"]
+    context: Literal["none", "generated", "passages"]
+    learning_rate: float
+
+
+DOCUMENT_READER = Reader("document", "reader with the real document (upper bound)", "lora", "passages", 4e-3)
+READERS = (
+    Reader("lora_closed_book", "static LoRA, closed book", "lora", "none", 4e-3),
+    Reader("hyperlora_closed_book", "HyperLoRA, closed book", "aag", "none", 1e-3),
+    Reader("lora_generated", "static LoRA + generated context", "lora", "generated", 4e-3),
+    Reader("aag", "AAG: HyperLoRA + generated context", "aag", "generated", 1e-3),
+)
+
+READING = """\
+What the table shows: how much each part adds over the base model on countries no reader was trained on, so that only
+the language model's own memory can answer. The rows with shuffled features give each question another question's
+adapter: what HyperLoRA loses there is what it drew from the question. The real document is what memory is up against.
+What it does not show: that one method beats another by less than about two standard errors, which here are taken
+over countries and leave out the spread between seeds (several points); or anything about larger models and data."""
+
+
+class Quickstart:
+    """The stages in their order, each reading what those before it wrote."""
+
+    def __init__(self, options: QuickstartOptions):
+        self.options = options
+        self.size = SIZES[options.preset]
+        self.directory = Path(options.output_dir)
+        use_threads(options.threads)
+        with_seed = {"preset": options.preset, "seed": options.seed}
+        if not is_finished(self.directory / "started", with_seed):
+            with new_directory(self.directory / "started", with_seed):
+                pass
+        if options.preset == "smoke":
+            self.base = str(make_tiny_model(self.directory / "tiny_model", options.seed))
+        else:
+            self.base = "embedded"
+
+    def run(self) -> list[dict[str, Any]]:
+        """All stages; returns the table's rows."""
+        self.prepare_data()
+        self.find_and_compress()
+        self.train_generator()
+        self.generate_contexts()
+        self.train_readers()
+        return self.evaluate()
+
+    def prepare_data(self) -> None:
+        self._say(1, "Data", "facts about countries as questions; a country is in one split only")
+        splits = load_countries(self.options.seed)
+        for split in SPLITS:
+            if not self._records("data", split).exists():
+                write_records(splits[split][: self.size.records], self._records("data", split))
+        documents = self.directory / "data" / "documents.jsonl"
+        if not documents.exists():
+            write_rows(country_documents(), documents)
+        console.print("  " + ", ".join(f"{split} {len(splits[split][: self.size.records])}" for split in SPLITS))
+
+    def find_and_compress(self) -> None:
+        self._say(2, "Compression", "BM25 finds documents; LongLLMLingua keeps the sentences the question is about")
+        for split in ("train", "dev"):
+            retrieve(
+                self._records("data", split),
+                [self.directory / "data" / "documents.jsonl"],
+                self._records("retrieved", split),
+                top_k=2,
+            )
+            _, report = compress(
+                self._records("retrieved", split),
+                self._records("compressed", split),
+                self.base,
+                target_tokens=24,
+                sentences=True,
+                dtype=self.size.dtype,
+            )
+            console.print(
+                f"  {split}: {report['tokens_before']:.0f} tokens → {report['tokens_after']:.0f}; the answer is in "
+                f"{report['answer_before']:.0%} before and {report['answer_after']:.0%} after",
+                highlight=False,
+            )
+
+    def train_generator(self) -> None:
+        self._say(3, "Context generator", "the model learns to write that compressed context from the question alone")
+        train_generator(
+            TrainGeneratorOptions(
+                **self._model_options(),
+                train_file=str(self._records("compressed", "train")),
+                dev_file=str(self._records("compressed", "dev")),
+                context_max_length=40,
+                target_modules=["all-linear"],
+            ),
+            ContextGeneratorConfig(
+                str(self.directory / "generator"), **self._training_options(self.size.generator_steps, 4e-3)
+            ),
+        )
+
+    def generate_contexts(self) -> None:
+        self._say(4, "Generation", "it writes a context for every question, known or new")
+        for split in SPLITS:
+            source = "data" if split == "test" else "compressed"
+            records = generate(
+                GenerateOptions(
+                    **self._model_options(),
+                    generator=[str(self.directory / "generator")],
+                    input=str(self._records(source, split)),
+                    output=str(self._records("generated", split)),
+                    context_max_length=40,
+                )
+            )
+            report = context_report(records)
+            console.print(f"  {split}: the answer is in {report['answer_recall']:.0f} % of them", highlight=False)
+
+    def train_readers(self) -> None:
+        self._say(5, "Teacher", "a reader with the real document in front of it; it teaches the others")
+        self._train_reader(DOCUMENT_READER, self.size.document_steps, "data", teacher=None)
+        self._say(6, "Readers", "one adapter for all questions, or one made for each; without and with written context")
+        for reader in READERS:
+            steps = self.size.closed_book_steps if reader.context == "none" else self.size.context_steps
+            self._train_reader(reader, steps, "generated", teacher=str(self.directory / DOCUMENT_READER.folder))
+
+    def evaluate(self) -> list[dict[str, Any]]:
+        self._say(7, "Evaluation", "exact match on countries never trained on, with controls")
+        records = read_records(self._records("generated", "test"))
+        base = load_language_model(self.base, dtype=self._dtype())
+        rows = [self._measure("base model, closed book", self._base_reader(base), records)]
+        for reader in READERS:
+            model = AwakeningModel.from_pretrained(self.directory / reader.folder, base_model=base)
+            rows.append(self._measure(reader.name, model, records))
+            if model.question_encoder is not None:
+                rows.append(self._measure("  the same, features shuffled", model, records, "shuffled"))
+        model = AwakeningModel.from_pretrained(self.directory / DOCUMENT_READER.folder, base_model=base)
+        rows.append(self._measure(DOCUMENT_READER.name, model, records))
+        write_json(rows, self.directory / "results.json")
+        title = f"{len(records)} questions about {len({r['entity'] for r in records})} unseen countries"
+        plot_results(rows, self.directory / "results.png", title)
+        (self.directory / "results.md").write_text(results_markdown(rows) + "\n", encoding="utf-8")
+        console.print(results_table(rows, title))
+        console.print(READING, highlight=False)
+        self._compose(base, records)
+        return rows
+
+    def _compose(self, base: Any, records: list[dict[str, Any]]) -> None:
+        target = self.directory / "model"
+        settings = {"preset": self.options.preset, "seed": self.options.seed}
+        if not is_finished(target, settings):
+            model = AwakeningModel.from_pretrained(self.directory / "aag", base_model=base)
+            model.generator = load_part(self.directory / "generator", base)
+            model.config.context_max_length = 40
+            with new_directory(target, settings) as directory:
+                model.save_pretrained(directory)
+        result = AwakeningPipeline(AwakeningModel.from_pretrained(target, base_model=base))(records[0]["question"])
+        console.print(f"\n[bold]{result['question']}[/bold] {result['answer']}", highlight=False)
+        console.print(f'Ask your own: aag ask --model {target} --question "{records[-1]["question"]}"', highlight=False)
+
+    def _base_reader(self, base: Any) -> AwakeningModel:
+        config = AwakeningConfig(base_model_name_or_path=base.name_or_path)
+        return AwakeningModel(config, base, AutoTokenizer.from_pretrained(resolve_model(self.base)))
+
+    def _measure(
+        self, name: str, model: AwakeningModel, records: list[dict[str, Any]], control: Control = "none"
+    ) -> dict[str, Any]:
+        result = evaluate_reader(model, records, control=control, seed=self.options.seed)
+        console.print(f"  {name.strip()}: EM {result['exact_match']:.1f} %", highlight=False)
+        return {"name": name, "trained_parameters": getattr(model.config, "trained_parameters", None)} | result
+
+    def _train_reader(self, reader: Reader, steps: int, data: str, teacher: str | None) -> None:
+        target = self.directory / reader.folder
+        options = TrainOptions(
+            **self._model_options(),
+            train_file=str(self._records(data, "train")),
+            dev_file=str(self._records(data, "dev")),
+            method=reader.method,
+            context=reader.context,
+            teacher=teacher,
+            r=8 if reader.method == "aag" else self.size.static_rank,
+            lora_alpha=16 if reader.method == "aag" else 2 * self.size.static_rank,
+            feature_dim=self.size.feature_dim,
+            target_modules=["all-linear"],
+        )
+        train(
+            options,
+            ContextDistillationConfig(
+                str(target), alpha=0.5, temperature=1.0, **self._training_options(steps, reader.learning_rate)
+            ),
+        )
+        figures = AwakeningConfig.from_pretrained(target).training_figures
+        console.print(f"  {reader.name}: development loss {figures['eval_loss']:.2f}", highlight=False)
+
+    def _model_options(self) -> dict[str, Any]:
+        return {"model_name_or_path": self.base, "dtype": self.size.dtype, "threads": self.options.threads}
+
+    def _dtype(self) -> Any:
+        from aag_hf.cli.options import DTYPES
+
+        return DTYPES[self.size.dtype]
+
+    def _training_options(self, steps: int, learning_rate: float) -> dict[str, Any]:
+        return {
+            "max_steps": steps,
+            "per_device_train_batch_size": self.size.batch,
+            "per_device_eval_batch_size": 2 * self.size.batch,
+            "learning_rate": learning_rate,
+            "warmup_steps": 0.08,
+            "lr_scheduler_type": "linear",
+            "max_grad_norm": 1.0,
+            "logging_steps": max(1, steps // 4),
+            "save_strategy": "no",
+            "report_to": [],
+            "seed": self.options.seed,
+            "prediction_loss_only": True,
+            "dataloader_pin_memory": False,
+        }
+
+    def _records(self, folder: str, split: str) -> Path:
+        return self.directory / folder / f"{split}.jsonl.gz"
+
+    def _say(self, number: int, stage: str, meaning: str) -> None:
+        console.print(f"\n[bold]{number}. {stage}[/bold]: {meaning}.", highlight=False)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    (options,) = parse_arguments("quickstart", (QuickstartOptions,), argv)
+    Quickstart(options).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

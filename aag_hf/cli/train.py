@@ -1,0 +1,180 @@
+"""``aag train``: stage 2. Trains a reader, whatever its adapter, context and teacher."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from peft import LoraConfig, get_peft_model
+from rich.console import Console
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel, set_seed
+
+from aag_hf import HyperLoraConfig
+from aag_hf.awakening import AwakeningConfig, AwakeningModel, share_weights
+from aag_hf.awakening.model import is_encoder_decoder, load_language_model
+from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.options import DTYPES, AdapterOptions, ModelOptions, use_threads
+from aag_hf.cli.stage import new_directory
+from aag_hf.cli.training import begin, run, settings_of, trained_parameters
+from aag_hf.data.contexts import READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource
+from aag_hf.data.embedded import resolve_model
+from aag_hf.data.errors import InputError
+from aag_hf.data.records import read_records
+from aag_hf.questions import QuestionEncoder
+from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer
+
+Records = list[dict[str, Any]]
+
+
+@dataclass
+class TrainOptions(AdapterOptions, ModelOptions):
+    """What is trained, on what, and what it reads; the Trainer's own options stand beside these."""
+
+    train_file: str = field(default="", metadata={"help": "Training records."})
+    dev_file: str | None = field(default=None, metadata={"help": "Development records, for the loss after training."})
+    method: Literal["aag", "lora", "full"] = field(
+        default="aag", metadata={"help": "'aag' (HyperLoRA), 'lora' (static LoRA) or 'full' (all weights)."}
+    )
+    context: ContextSource = field(
+        default="none", metadata={"help": "What the reader reads: none, generated, compressed or passages."}
+    )
+    passages: int = field(default=1, metadata={"help": "How many passages 'passages' joins."})
+    teacher: str | None = field(default=None, metadata={"help": "A reader trained before, to distil from."})
+    prompt: str = field(default=READER_PROMPT, metadata={"help": "Prompt with {question}."})
+    context_prompt: str = field(default=READER_CONTEXT_PROMPT, metadata={"help": "Prompt with {context}, {question}."})
+    prompt_max_length: int = field(default=256, metadata={"help": "Most tokens of a prompt."})
+    answer_max_length: int = field(default=16, metadata={"help": "Most tokens of an answer."})
+    hypernetwork: Literal["embedding", "mlp"] = field(default="embedding", metadata={"help": "As in HyperLoraConfig."})
+    hidden_dim: int = field(default=64, metadata={"help": "Width of the hypernetwork."})
+    static: bool = field(default=True, metadata={"help": "Also learn an A and a B that all questions share."})
+    feature_dim: int = field(default=64, metadata={"help": "Size of a question's features."})
+    feature_layer: float = field(default=2 / 3, metadata={"help": "Whose output is pooled, as a share of the depth."})
+    feature_statistics: Literal["token", "pooled"] = field(
+        default="token", metadata={"help": "Whitening over tokens, or over pooled questions as in the paper."}
+    )
+
+
+def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
+    """Train a reader and save it as an [`~aag_hf.AwakeningModel`] in ``arguments.output_dir``.
+
+    Returns:
+        The output folder; it appears when training is complete.
+
+    Raises:
+        InputError: Options that do not fit each other, files that cannot be used, or a folder of another run.
+    """
+    if not options.train_file:
+        raise InputError("train_file is missing: name the training records.")
+    use_threads(options.threads)
+    output_dir = Path(arguments.output_dir)
+    settings = settings_of(options, arguments)
+    if not begin(output_dir, settings, arguments):
+        return output_dir
+    set_seed(arguments.seed)
+    train_records = read_records(options.train_file)
+    dev_records = read_records(options.dev_file) if options.dev_file else None
+    base = load_language_model(options.model_name_or_path, dtype=DTYPES[options.dtype])
+    model = _untrained_model(options, base, train_records)
+    teacher = load_teacher(options.teacher, base)
+    collator = model.reader_collator()
+    if teacher is not None:
+        collator.teacher_context = teacher.config.context
+        collator.passages = max(collator.passages, teacher.config.passages)
+    if model.question_encoder is not None:
+        for records in filter(None, (train_records, dev_records)):
+            add_features(records, model.question_encoder)
+    trainer = ContextDistillationTrainer(
+        model=model.reader,
+        teacher_model=None if teacher is None else teacher.reader,
+        args=arguments,
+        train_dataset=train_records,
+        eval_dataset=dev_records,
+        data_collator=collator,
+    )
+    trained = trained_parameters(model.reader)
+    figures = run(trainer, arguments)
+    if trainer.is_world_process_zero():
+        with new_directory(output_dir, settings) as directory:
+            model.config.trained_parameters = trained
+            model.config.training_figures = figures
+            model.save_pretrained(directory)
+    return output_dir
+
+
+def load_teacher(path: str | None, base: PreTrainedModel) -> AwakeningModel | None:
+    """The teacher, over the student's base weights where it was trained on the same base.
+
+    Raises:
+        InputError: The teacher takes features of its own.
+    """
+    if path is None:
+        return None
+    config = AwakeningConfig.from_pretrained(path)
+    same_base = config.base_model_name_or_path == base.name_or_path
+    teacher = AwakeningModel.from_pretrained(path, base_model=base if same_base else None)
+    if teacher.question_encoder is not None:
+        raise InputError(f"{path}: takes features itself: a teacher must be a plain, static LoRA or full reader.")
+    return teacher
+
+
+def add_features(records: Records, encoder: QuestionEncoder) -> None:
+    """Give each record the features of its question."""
+    features = encoder.encode([record["question"] for record in records])
+    for record, vector in zip(records, features.tolist()):
+        record["features"] = vector
+
+
+def _untrained_model(options: TrainOptions, base: PreTrainedModel, train_records: Records) -> AwakeningModel:
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(options.model_name_or_path))
+    config = AwakeningConfig(
+        base_model_name_or_path=base.name_or_path,
+        context=options.context,
+        passages=options.passages,
+        prompt=options.prompt,
+        context_prompt=options.context_prompt,
+        prompt_max_length=options.prompt_max_length,
+        answer_max_length=options.answer_max_length,
+    )
+    encoder = None
+    if options.method == "aag":
+        encoder = QuestionEncoder.from_backbone(
+            base,
+            tokenizer,
+            feature_dim=options.feature_dim,
+            layer=float(options.feature_layer),
+            statistics=options.feature_statistics,
+        ).fit_whitening([record["question"] for record in train_records])
+    return AwakeningModel(config, _untrained_reader(options, base), tokenizer, encoder)
+
+
+def _untrained_reader(options: TrainOptions, base: PreTrainedModel) -> nn.Module:
+    if options.method == "full":
+        return base
+    task_type = "SEQ_2_SEQ_LM" if is_encoder_decoder(base) else "CAUSAL_LM"
+    adapter = options.lora_arguments()
+    if options.method == "lora":
+        return get_peft_model(share_weights(base), LoraConfig(task_type=task_type, **adapter))
+    config = HyperLoraConfig(
+        task_type=task_type,
+        feature_dim=options.feature_dim,
+        hidden_dim=options.hidden_dim,
+        hypernetwork=options.hypernetwork,
+        static=options.static,
+        **adapter,
+    )
+    return get_peft_model(share_weights(base), config)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    options, arguments = parse_arguments("train", (TrainOptions, ContextDistillationConfig), argv)
+    output_dir = train(options, arguments)
+    config = AwakeningConfig.from_pretrained(output_dir)
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in config.training_figures.items())
+    Console().print(f"{output_dir}: {config.trained_parameters:,} trained parameters; {figures}", highlight=False)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

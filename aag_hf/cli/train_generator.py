@@ -1,0 +1,95 @@
+"""``aag train-generator``: stage 1. Trains a model to write a question's compressed context from memory."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from peft import LoraConfig, get_peft_model
+from rich.console import Console
+from transformers import AutoTokenizer, set_seed
+
+from aag_hf.awakening.model import is_encoder_decoder, load_language_model
+from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.options import DTYPES, AdapterOptions, ModelOptions, use_threads
+from aag_hf.cli.stage import new_directory
+from aag_hf.cli.training import begin, run, settings_of
+from aag_hf.collators import DataCollatorForContextGeneration
+from aag_hf.data.contexts import GENERATOR_PROMPT
+from aag_hf.data.embedded import resolve_model
+from aag_hf.data.errors import InputError
+from aag_hf.data.folds import fold_of
+from aag_hf.data.records import read_records
+from aag_hf.trainers import ContextGeneratorConfig, ContextGeneratorTrainer
+
+
+@dataclass
+class TrainGeneratorOptions(AdapterOptions, ModelOptions):
+    """What is trained and on what; the Trainer's own options stand beside these."""
+
+    train_file: str = field(default="", metadata={"help": "Training records with compressed_context."})
+    dev_file: str | None = field(default=None, metadata={"help": "Development records with compressed_context."})
+    method: Literal["lora", "full"] = field(default="lora", metadata={"help": "'lora', or 'full' for all weights."})
+    prompt: str = field(default=GENERATOR_PROMPT, metadata={"help": "Prompt with {question}."})
+    prompt_max_length: int = field(default=128, metadata={"help": "Most tokens of a prompt."})
+    context_max_length: int = field(default=128, metadata={"help": "Most tokens of a context."})
+    folds: int = field(default=1, metadata={"help": "For cross-fitting: in how many folds records are split."})
+    fold: int = field(default=0, metadata={"help": "With folds: the fold this generator must not see."})
+
+
+def train_generator(options: TrainGeneratorOptions, arguments: ContextGeneratorConfig) -> Path:
+    """Train a context generator and save it in ``arguments.output_dir``.
+
+    Returns:
+        The output folder, an adapter or a model with its tokenizer; it appears when training is complete.
+
+    Raises:
+        InputError: Options or files that cannot be used, or a folder of another run.
+    """
+    if not options.train_file:
+        raise InputError("train_file is missing: name the training records.")
+    if not 0 <= options.fold < options.folds:
+        raise InputError(f"fold is {options.fold}: with folds {options.folds} expected 0 to {options.folds - 1}.")
+    use_threads(options.threads)
+    output_dir = Path(arguments.output_dir)
+    settings = settings_of(options, arguments)
+    if not begin(output_dir, settings, arguments):
+        return output_dir
+    set_seed(arguments.seed)
+    records = read_records(options.train_file)
+    if options.folds > 1:
+        records = [record for record in records if fold_of(record, options.folds) != options.fold]
+    model = load_language_model(options.model_name_or_path, dtype=DTYPES[options.dtype])
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(options.model_name_or_path))
+    encoder_decoder = is_encoder_decoder(model)
+    if options.method == "lora":
+        task_type = "SEQ_2_SEQ_LM" if encoder_decoder else "CAUSAL_LM"
+        model = get_peft_model(model, LoraConfig(task_type=task_type, **options.lora_arguments()))
+    trainer = ContextGeneratorTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=records,
+        eval_dataset=read_records(options.dev_file) if options.dev_file else None,
+        data_collator=DataCollatorForContextGeneration(
+            tokenizer, encoder_decoder, options.prompt, options.prompt_max_length, options.context_max_length
+        ),
+    )
+    figures = run(trainer, arguments)
+    if trainer.is_world_process_zero():
+        with new_directory(output_dir, settings) as directory:
+            model.save_pretrained(directory)
+            tokenizer.save_pretrained(directory)
+    Console().print(
+        f"{output_dir}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()), highlight=False
+    )
+    return output_dir
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    train_generator(*parse_arguments("train-generator", (TrainGeneratorOptions, ContextGeneratorConfig), argv))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,76 @@
+"""What both training commands share: the Trainer's run, its checkpoints and its last words."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from aag_hf.cli.stage import file_digest, is_finished
+from aag_hf.data.errors import InputError
+
+CHECKPOINTS = "checkpoints"
+STARTED = "started_with.json"
+
+
+# The Trainer's options that change what is learned; others, such as logging, may differ when a run resumes.
+LEARNING_OPTIONS = (
+    "seed",
+    "learning_rate",
+    "max_steps",
+    "num_train_epochs",
+    "warmup_steps",
+    "weight_decay",
+    "lr_scheduler_type",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_grad_norm",
+    "alpha",
+    "temperature",
+)
+
+
+def settings_of(options: Any, arguments: Seq2SeqTrainingArguments) -> dict[str, Any]:
+    """What determines the outcome of a training run: options, learning options and what the files hold."""
+    chosen = {name: value for name, value in asdict(options).items() if name != "threads"}
+    chosen |= {name: str(getattr(arguments, name)) for name in LEARNING_OPTIONS if hasattr(arguments, name)}
+    files = {name: chosen[name] for name in ("train_file", "dev_file") if chosen[name]}
+    return chosen | {f"{name}_digest": file_digest(path) for name, path in files.items() if Path(path).is_file()}
+
+
+def begin(output_dir: Path, settings: dict[str, Any], arguments: Seq2SeqTrainingArguments) -> bool:
+    """Point the Trainer at its checkpoint folder beside `output_dir`; ``False`` if there is nothing left to do.
+
+    Raises:
+        InputError: `output_dir`, or the checkpoints beside it, belong to a run with other settings.
+    """
+    if is_finished(output_dir, settings):
+        return False
+    checkpoints = output_dir.with_name(f"{output_dir.name}.{CHECKPOINTS}")
+    arguments.output_dir = str(checkpoints)
+    started = checkpoints / STARTED
+    if started.is_file() and json.loads(started.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
+        raise InputError(f"{checkpoints}: checkpoints of a run with other settings: remove them to start anew.")
+    if arguments.should_save and str(arguments.save_strategy) != "SaveStrategy.NO":
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        started.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
+    return True
+
+
+def run(trainer: Seq2SeqTrainer, arguments: Seq2SeqTrainingArguments) -> dict[str, Any]:
+    """Train, from the last checkpoint if there is one; returns the last logged figures."""
+    folder = Path(arguments.output_dir)
+    checkpoint = arguments.resume_from_checkpoint or (get_last_checkpoint(str(folder)) if folder.is_dir() else None)
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    figures = {"train_loss": result.training_loss, "train_seconds": result.metrics["train_runtime"]}
+    if trainer.eval_dataset is not None:
+        figures |= trainer.evaluate()
+    return figures
+
+
+def trained_parameters(model: torch.nn.Module) -> int:
+    """How many numbers training changes."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,0 +1,30 @@
+"""How good generated contexts are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from aag_hf.data.answers import has_answer
+
+
+def context_report(records: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Answer recall of `generated_context` and its ROUGE-L F1 against `compressed_context`, in percent.
+
+    Args:
+        records: Records with `generated_context`; ROUGE-L is over those that have a `compressed_context` too.
+
+    Returns:
+        `count`, `answer_recall` and, if there is something to compare with, `rouge_l`.
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+
+    found = [has_answer(record["generated_context"], record["answers"]) for record in records]
+    report = {"count": float(len(records)), "answer_recall": 100.0 * sum(found) / len(records)}
+    scorer = RougeScorer(["rougeL"])
+    overlaps = [
+        scorer.score(record["compressed_context"], record["generated_context"])["rougeL"].fmeasure
+        for record in records
+        if record.get("compressed_context") is not None
+    ]
+    if overlaps:
+        report["rouge_l"] = 100.0 * sum(overlaps) / len(overlaps)
+    return report

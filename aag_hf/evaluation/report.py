@@ -1,0 +1,82 @@
+"""Results as a table, a plot and the figures of a model card."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+
+def results_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    """A `rich` table of evaluation results.
+
+    Args:
+        rows: Results of [`~aag_hf.evaluation.evaluate_reader`], each with a `name` and, if known,
+            `trained_parameters`.
+        title: Stands above it.
+    """
+    table = Table(title=title)
+    table.add_column("reader")
+    for heading in ("EM %", "F1 %", "sub-span EM %", "trained", "tokens in", "ms"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        trained = row.get("trained_parameters")
+        table.add_row(
+            row["name"],
+            f"[bold]{row['exact_match']:.1f}[/bold] ± {row['exact_match_stderr']:.1f}",
+            f"{row['f1']:.1f}",
+            f"{row['best_subspan_em']:.1f}",
+            "–" if trained is None else f"{trained / 1e6:.1f} M",
+            f"{row['input_tokens']:.0f}",
+            f"{1000 * row['seconds']:.0f}",
+        )
+    return table
+
+
+def results_markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The table's scores in Markdown, for READMEs and model cards."""
+    lines = ["| reader | EM % | F1 % | sub-span EM % |", "|---|---|---|---|"]
+    lines += [
+        f"| {row['name']} | {row['exact_match']:.1f} ± {row['exact_match_stderr']:.1f} | {row['f1']:.1f} "
+        f"| {row['best_subspan_em']:.1f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def plot_results(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
+    """Exact match of each row with its standard error, as a PNG at `path`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.45 * len(rows) + 1.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    names = [row["name"] for row in rows]
+    colours = ["#b8b8b8" if row.get("control", "none") != "none" else "#3b6fb6" for row in rows]
+    bars = axes.barh(
+        names,
+        [row["exact_match"] for row in rows],
+        xerr=[row["exact_match_stderr"] for row in rows],
+        color=colours,
+        ecolor="#333333",
+        capsize=3,
+    )
+    axes.bar_label(bars, fmt="%.1f", padding=6)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 110)
+    axes.set_xlabel("exact match, % (whiskers: one standard error; grey: controls)")
+    axes.set_title(title)
+    axes.spines[["top", "right"]].set_visible(False)
+    partial = path.with_name(f".{path.name}.partial.png")
+    figure.savefig(partial, dpi=150)
+    os.replace(partial, path)
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write `value` to `path`, which appears only when it is complete."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)

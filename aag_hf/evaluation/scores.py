@@ -1,0 +1,76 @@
+"""From predictions to means with standard errors."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from aag_hf.evaluation.metrics import best_subspan_em, exact_match, f1_score
+
+METRICS = ("exact_match", "f1", "best_subspan_em")
+
+
+def score_predictions(records: Sequence[dict[str, Any]], predictions: Sequence[str]) -> list[dict[str, Any]]:
+    """One row a record: its id, prediction, `METRICS` in [0, 1], and relation, entity and dataset where it has them."""
+    return [
+        {
+            "id": record["id"],
+            "prediction": prediction,
+            "exact_match": float(exact_match(prediction, record["answers"])),
+            "f1": f1_score(prediction, record["answers"]),
+            "best_subspan_em": float(best_subspan_em(prediction, record["answers"])),
+            **{name: record[name] for name in ("relation", "entity", "dataset") if name in record},
+        }
+        for record, prediction in zip(records, predictions, strict=True)
+    ]
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means of all metrics in percent with their standard errors, over all rows and per relation and data set.
+
+    Args:
+        rows: As `score_predictions` gives them.
+
+    Returns:
+        `count`, each metric and each ``<metric>_stderr``, and ``by_relation`` and ``by_dataset`` with the same inside.
+    """
+    summary: dict[str, Any] = _means(rows)
+    for field in ("relation", "dataset"):
+        groups = defaultdict(list)
+        for row in rows:
+            if field in row:
+                groups[row[field]].append(row)
+        if groups:
+            summary[f"by_{field}"] = {name: _means(group) for name, group in sorted(groups.items())}
+    return summary
+
+
+def clustered_stderr(values: Sequence[float], clusters: Sequence[Any]) -> float:
+    """Standard error of a mean whose observations are dependent within clusters (sandwich form, CR1 correction).
+
+    With one observation a cluster it is the usual one.
+
+    Args:
+        values: Observations.
+        clusters: Each observation's cluster.
+
+    Returns:
+        The standard error; NaN for a single cluster.
+    """
+    mean = sum(values) / len(values)
+    sums: dict[Any, float] = defaultdict(float)
+    for value, cluster in zip(values, clusters, strict=True):
+        sums[cluster] += value - mean
+    if len(sums) < 2:
+        return float("nan")
+    squares = sum(total**2 for total in sums.values()) * len(sums) / (len(sums) - 1)
+    return squares**0.5 / len(values)
+
+
+def _means(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    clusters = [row.get("entity", row["id"]) for row in rows]
+    result: dict[str, Any] = {"count": len(rows)}
+    for metric in METRICS:
+        values = [100.0 * row[metric] for row in rows]
+        result[metric] = sum(values) / len(values)
+        result[f"{metric}_stderr"] = clustered_stderr(values, clusters)
+    return result
