@@ -182,7 +182,7 @@ class AwakeningModel(nn.Module, PushToHubMixin):
             self.question_encoder.save_pretrained(directory / "question_encoder")
         if self.generator is not None:
             self.generator.save_pretrained(directory / "generator")
-        self.tokenizer.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory / "tokenizer")
         self.config.save_pretrained(directory)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id"), **kwargs)
@@ -207,7 +207,7 @@ class AwakeningModel(nn.Module, PushToHubMixin):
         if not (directory / "config.json").is_file() or not (directory / "reader").is_dir():
             raise InputError(f"{directory}: no config.json and reader/ in it: expected what AwakeningModel saved.")
         config = AwakeningConfig.from_pretrained(directory)
-        tokenizer = AutoTokenizer.from_pretrained(directory)
+        tokenizer = AutoTokenizer.from_pretrained(directory / "tokenizer")
         base = base_model if base_model is not None else load_language_model(config.base_model_name_or_path, **kwargs)
         encoder = directory / "question_encoder"
         generator = directory / "generator"

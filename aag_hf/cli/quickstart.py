@@ -231,7 +231,7 @@ class Quickstart:
         console.print(f'Ask your own: aag ask --model {target} --question "{records[-1]["question"]}"', highlight=False)
 
     def _base_reader(self, base: Any) -> AwakeningModel:
-        config = AwakeningConfig(base_model_name_or_path=base.name_or_path)
+        config = AwakeningConfig(base_model_name_or_path=self.base)
         return AwakeningModel(config, base, AutoTokenizer.from_pretrained(resolve_model(self.base)))
 
     def _measure(

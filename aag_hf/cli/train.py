@@ -77,7 +77,7 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
     dev_records = read_records(options.dev_file) if options.dev_file else None
     base = load_language_model(options.model_name_or_path, dtype=DTYPES[options.dtype])
     model = _untrained_model(options, base, train_records)
-    teacher = load_teacher(options.teacher, base)
+    teacher = None if options.teacher is None else load_teacher(options.teacher, options.model_name_or_path, base)
     collator = model.reader_collator()
     if teacher is not None:
         collator.teacher_context = teacher.config.context
@@ -103,16 +103,13 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
     return output_dir
 
 
-def load_teacher(path: str | None, base: PreTrainedModel) -> AwakeningModel | None:
-    """The teacher, over the student's base weights where it was trained on the same base.
+def load_teacher(path: str, base_name: str, base: PreTrainedModel) -> AwakeningModel:
+    """The teacher in `path`, over the student's base weights where it was trained on the same base.
 
     Raises:
         InputError: The teacher takes features of its own.
     """
-    if path is None:
-        return None
-    config = AwakeningConfig.from_pretrained(path)
-    same_base = config.base_model_name_or_path == base.name_or_path
+    same_base = AwakeningConfig.from_pretrained(path).base_model_name_or_path == base_name
     teacher = AwakeningModel.from_pretrained(path, base_model=base if same_base else None)
     if teacher.question_encoder is not None:
         raise InputError(f"{path}: takes features itself: a teacher must be a plain, static LoRA or full reader.")
@@ -129,7 +126,7 @@ def add_features(records: Records, encoder: QuestionEncoder) -> None:
 def _untrained_model(options: TrainOptions, base: PreTrainedModel, train_records: Records) -> AwakeningModel:
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(options.model_name_or_path))
     config = AwakeningConfig(
-        base_model_name_or_path=base.name_or_path,
+        base_model_name_or_path=options.model_name_or_path,
         context=options.context,
         passages=options.passages,
         prompt=options.prompt,
@@ -146,6 +143,7 @@ def _untrained_model(options: TrainOptions, base: PreTrainedModel, train_records
             layer=float(options.feature_layer),
             statistics=options.feature_statistics,
         ).fit_whitening([record["question"] for record in train_records])
+        encoder.config.backbone_name_or_path = options.model_name_or_path
     return AwakeningModel(config, _untrained_reader(options, base), tokenizer, encoder)
 
 

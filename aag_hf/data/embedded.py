@@ -8,13 +8,14 @@ from pathlib import Path
 
 from aag_hf.data.errors import InputError
 
+EMBEDDED = "embedded"
 _NAME = "SmolLM2-135M-Instruct"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def resolve_model(name_or_path: str) -> str:
     """The directory of the embedded model for ``"embedded"``; any other name or path unchanged."""
-    return str(embedded_model_directory()) if name_or_path == "embedded" else name_or_path
+    return str(embedded_model_directory()) if name_or_path == EMBEDDED else name_or_path
 
 
 def embedded_model_directory() -> Path:

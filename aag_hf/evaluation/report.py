@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
+from aag_hf.data.jsonl import write_whole
+
 
 def results_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     """A `rich` table of evaluation results.
@@ -77,6 +79,4 @@ def plot_results(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None
 
 def write_json(value: Any, path: Path) -> None:
     """Write `value` to `path`, which appears only when it is complete."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_whole((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(), path)

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from aag_hf.data.embedded import resolve_model
 from aag_hf.data.errors import InputError
 from aag_hf.questions.configuration import QuestionEncoderConfig
 from aag_hf.questions.whitening import fit_whitening
@@ -111,7 +112,7 @@ class QuestionEncoder(PreTrainedModel):
         """Save statistics, configuration and tokenizer; the backbone stays where it is."""
         kwargs["state_dict"] = {"mean": self.mean, "whitening": self.whitening}
         super().save_pretrained(save_directory, **kwargs)
-        self.tokenizer.save_pretrained(save_directory)
+        self.tokenizer.save_pretrained(Path(save_directory) / "tokenizer")
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -134,9 +135,9 @@ class QuestionEncoder(PreTrainedModel):
         """
         name = str(pretrained_model_name_or_path)
         config = QuestionEncoderConfig.from_pretrained(name, **kwargs)
-        tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(name, subfolder="tokenizer", **kwargs)
         if backbone is None:
-            backbone = AutoModel.from_pretrained(config.backbone_name_or_path, **kwargs)
+            backbone = AutoModel.from_pretrained(resolve_model(config.backbone_name_or_path), **kwargs)
         weights = load_file(cached_file(name, "model.safetensors", **kwargs))
         encoder = cls(config, backbone, tokenizer)
         if weights["mean"].shape != encoder.mean.shape:
