@@ -1,0 +1,141 @@
+"""The composed model: question in, answer and context out, the same after saving and loading."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+from aag_hf import AwakeningConfig, AwakeningModel, AwakeningPipeline, HyperLoraConfig, QuestionEncoder
+from aag_hf.awakening import share_weights
+from aag_hf.awakening.decoding import first_line, generate_texts
+from aag_hf.data.errors import InputError
+
+QUESTIONS = [f"what is the {noun} of {place}?" for noun in ("capital", "currency") for place in "ABCDEFG"]
+
+
+@pytest.fixture(params=["llama", "t5"])
+def model(request, tiny_llama_dir, tiny_t5_dir, tiny_tokenizer):
+    auto, path, task, names = (
+        (AutoModelForCausalLM, tiny_llama_dir, "CAUSAL_LM", ["q_proj", "down_proj"])
+        if request.param == "llama"
+        else (AutoModelForSeq2SeqLM, tiny_t5_dir, "SEQ_2_SEQ_LM", ["q", "wo"])
+    )
+    base = auto.from_pretrained(path)
+    torch.manual_seed(1)
+    adapter = HyperLoraConfig(task_type=task, feature_dim=8, r=2, target_modules=names, init_weights=False)
+    lora = LoraConfig(task_type=task, r=2, target_modules=names, init_lora_weights=False)
+    config = AwakeningConfig(path, context="generated", answer_max_length=5, context_max_length=6)
+    encoder = QuestionEncoder.from_backbone(base, tiny_tokenizer, feature_dim=8).fit_whitening(QUESTIONS)
+    reader = get_peft_model(share_weights(base), adapter)
+    generator = get_peft_model(share_weights(base), lora)
+    return AwakeningModel(config, reader, tiny_tokenizer, encoder, generator).eval()
+
+
+def test_every_question_gets_an_answer_a_context_and_timings(model):
+    output = model.generate(QUESTIONS)
+    assert len(output.answers) == len(output.contexts) == len(QUESTIONS)
+    assert output.features.shape == (len(QUESTIONS), 8) and set(output.seconds) == {"context", "features", "answer"}
+
+
+def test_answers_do_not_depend_on_batch_mates(model):
+    together = model.generate(QUESTIONS)
+    alone = [model.generate([question]) for question in QUESTIONS[:4]]
+    assert [output.answers[0] for output in alone] == together.answers[:4]
+    assert [output.contexts[0] for output in alone] == together.contexts[:4]
+
+
+def test_base_weights_exist_once(model):
+    names = {"q.weight", "q_proj.base_layer.weight", "q.base_layer.weight", "q_proj.weight"}
+    first_layers = [
+        parameter
+        for part in (model.reader, model.generator, model.question_encoder)
+        for name, parameter in part.named_parameters()
+        if any(name.endswith(suffix) for suffix in names)
+    ]
+    assert len({parameter.data_ptr() for parameter in first_layers}) == len(first_layers) // 3
+
+
+def test_adapters_of_one_view_leave_the_others_alone(tiny_llama_dir):
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama_dir).eval()
+    ids = torch.tensor([[5, 6, 7]])
+    before = base(ids).logits
+    view = get_peft_model(share_weights(base), LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+    assert not torch.allclose(view.eval()(ids).logits, before)
+    assert torch.equal(base(ids).logits, before)
+
+
+def test_loaded_in_a_fresh_process_it_gives_the_same_answers(model, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    expected = model.generate(QUESTIONS)
+    program = (
+        "import json, sys; from aag_hf import AwakeningModel; "
+        "o = AwakeningModel.from_pretrained(sys.argv[1]).generate(json.loads(sys.argv[2])); "
+        "print(json.dumps([o.answers, o.contexts]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, str(tmp_path / "model"), json.dumps(QUESTIONS)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(result.stdout.splitlines()[-1]) == [expected.answers, expected.contexts]
+
+
+def test_saved_model_refers_to_its_base_and_does_not_copy_it(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    base_size = sum(p.numel() for p in model.question_encoder.backbone.parameters()) * 4
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*.safetensors")) < base_size
+
+
+def test_pipeline_takes_one_question_or_many(model):
+    ask = AwakeningPipeline(model)
+    one = ask(QUESTIONS[0])
+    assert set(one) == {"question", "answer", "context", "seconds"}
+    assert ask(QUESTIONS[:2])[0]["answer"] == one["answer"]
+
+
+def test_given_contexts_replace_generated_ones(model):
+    output = model.generate(QUESTIONS[:2], contexts=["one", "two"])
+    assert output.contexts == ["one", "two"]
+
+
+def test_a_reader_that_needs_contexts_says_so_without_a_generator(model):
+    model.generator = None
+    with pytest.raises(InputError, match="no generator: pass contexts"):
+        model.generate(QUESTIONS[:1])
+
+
+def test_a_single_string_is_refused(model):
+    with pytest.raises(InputError, match="got one string"):
+        model.generate("who?")
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(InputError, match="expected what AwakeningModel saved"):
+        AwakeningModel.from_pretrained(tmp_path)
+
+
+def test_adapter_of_another_base_is_refused(tiny_llama_dir, tiny_tokenizer, tmp_path):
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
+    reader = get_peft_model(share_weights(base), LoraConfig(target_modules=["q_proj"]))
+    AwakeningModel(AwakeningConfig(tiny_llama_dir), reader, tiny_tokenizer).save_pretrained(tmp_path)
+    config = base.config.__class__(**{**base.config.to_dict(), "hidden_size": 64, "head_dim": 16})
+    with pytest.raises(InputError, match="does not fit"):
+        AwakeningModel.from_pretrained(tmp_path, base_model=AutoModelForCausalLM.from_config(config))
+
+
+def test_texts_come_back_in_the_order_of_the_records(model):
+    records = [{"id": str(i), "question": "x" * (9 - i), "features": [0.1] * 8} for i in range(9)]
+    collator = model.reader_collator("none")
+    forwards, _ = generate_texts(model.reader, collator, records, max_new_tokens=3, batch_size=2)
+    backwards, _ = generate_texts(model.reader, collator, records[::-1], max_new_tokens=3, batch_size=4)
+    assert forwards == backwards[::-1]
+
+
+@pytest.mark.parametrize(("text", "answer"), [(" Suva\nQuestion: x", "Suva"), ("\n Suva", "Suva"), ("", "")])
+def test_an_answer_ends_at_the_line(text, answer):
+    assert first_line(text) == answer
