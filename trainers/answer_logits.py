@@ -24,7 +24,7 @@ def answer_logits(model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tenso
     """
     inputs = dict(inputs)
     labels = inputs["labels"]
-    if _is_encoder_decoder(model):
+    if is_encoder_decoder(model):
         mask = labels != IGNORE_INDEX
         return model(**inputs).logits[mask], labels[mask]
     inputs.pop("labels")
@@ -39,14 +39,15 @@ def answer_logits(model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tenso
     return logits[mask[:, -kept:]], targets[mask]
 
 
+def is_encoder_decoder(model: nn.Module) -> bool:
+    """Whether the model inside all wrappers has an encoder of its own."""
+    return bool(_innermost(model).config.is_encoder_decoder)
+
+
 def _innermost(model: nn.Module) -> nn.Module:
     while hasattr(model, "module"):
         model = model.module
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _is_encoder_decoder(model: nn.Module) -> bool:
-    return bool(_innermost(model).config.is_encoder_decoder)
 
 
 def _takes_logits_to_keep(model: nn.Module) -> bool:

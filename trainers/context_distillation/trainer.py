@@ -5,17 +5,18 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Seq2SeqTrainer
+from transformers import PreTrainedModel
+from transformers.trainer_utils import EvalLoopOutput
 
 from aag_hf.data.errors import InputError
 from aag_hf.trainers.answer_logits import answer_logits
+from aag_hf.trainers.answer_trainer import TEACHER, AnswerTrainer
 from aag_hf.trainers.context_distillation.config import ContextDistillationConfig
 from aag_hf.trainers.context_distillation.losses import answer_cross_entropy, distillation_kl
+from aag_hf.trainers.context_distillation.teacher_cache import cached_distillation_kl, is_cached
 
-TEACHER = "teacher_"
 
-
-class ContextDistillationTrainer(Seq2SeqTrainer):
+class ContextDistillationTrainer(AnswerTrainer):
     """Trains a reader on answers and, with a teacher, on the teacher's distribution over the answer tokens.
 
     Student and teacher read different prompts about the same question; only the answer tokens meet in the loss. Each
@@ -23,12 +24,14 @@ class ContextDistillationTrainer(Seq2SeqTrainer):
 
     Args:
         teacher_model: A model of the same vocabulary, frozen here; it may share its weights with the student (see
-            [`~aag_hf.awakening.share_weights`]). Without one the loss is the cross-entropy alone.
+            [`~aag_hf.awakening.share_weights`]). Not needed where the collator has a `teacher_cache`. Without either
+            the loss is the cross-entropy alone.
         **kwargs: As in [`~transformers.Seq2SeqTrainer`]; `args` is a [`ContextDistillationConfig`], `data_collator` a
             [`~aag_hf.collators.DataCollatorForContextDistillation`].
 
     Raises:
-        InputError: The teacher's vocabulary is not the student's, or a batch has no teacher inputs.
+        InputError: The teacher's vocabulary is not the student's, the teacher holds weights that the student trains, or
+            a batch has no teacher inputs.
 
     Example:
 
@@ -45,15 +48,15 @@ class ContextDistillationTrainer(Seq2SeqTrainer):
     """
 
     args: ContextDistillationConfig
-    # The loss is a mean over the local batch: the Trainer divides by the accumulation steps.
-    loss_is_scaled_for_ga = False
 
     def __init__(self, *args: Any, teacher_model: PreTrainedModel | nn.Module | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.teacher: nn.Module | None = None
-        self._terms: dict[str, list[torch.Tensor]] = defaultdict(list)
+        self._training_terms: dict[str, list[torch.Tensor]] = defaultdict(list)
+        self._evaluation_terms: dict[str, list[torch.Tensor]] = defaultdict(list)
         if teacher_model is not None:
             self._check_vocabulary(teacher_model)
+            self._check_trained_apart(teacher_model)
             teacher_model.requires_grad_(False)
             self.teacher = self.accelerator.prepare_model(teacher_model, evaluation_mode=True).eval()
 
@@ -67,25 +70,37 @@ class ContextDistillationTrainer(Seq2SeqTrainer):
         teacher_inputs = {n.removeprefix(TEACHER): v for n, v in inputs.items() if n.startswith(TEACHER)}
         student_inputs = {n: v for n, v in inputs.items() if not n.startswith(TEACHER)}
         logits, labels = answer_logits(model, student_inputs)
-        loss = self._log_term("answer_cross_entropy", answer_cross_entropy(logits, labels))
-        if self.teacher is not None and self.args.alpha < 1.0:
-            teacher_logits = self._teacher_logits(teacher_inputs, labels)
-            kl = self._log_term("distillation_kl", distillation_kl(logits, teacher_logits, None, self.args.temperature))
-            loss = self.args.alpha * loss + (1.0 - self.args.alpha) * kl
+        terms = {"answer_cross_entropy": answer_cross_entropy(logits, labels)}
+        loss = terms["answer_cross_entropy"]
+        if self.args.alpha < 1.0 and (self.teacher is not None or is_cached(teacher_inputs)):
+            terms["distillation_kl"] = self._distillation_kl(logits, labels, teacher_inputs)
+            loss = self.args.alpha * loss + (1.0 - self.args.alpha) * terms["distillation_kl"]
+        collected = self._training_terms if model.training else self._evaluation_terms
+        for name, value in terms.items():
+            collected[name].append(value.detach().float())
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        prefix = "eval_" if any(name.startswith("eval_") for name in logs) else ""
-        logs = {**logs, **{prefix + name: torch.stack(v).mean().item() for name, v in self._terms.items()}}
-        self._terms.clear()
+        if "loss" in logs:
+            logs = {**logs, **self._means(self._training_terms)}
         super().log(logs, *args, **kwargs)
 
-    def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, *args: Any, **kw: Any
-    ):
-        if self.args.predict_with_generate and not prediction_loss_only:
-            inputs = {name: value for name, value in inputs.items() if not name.startswith(TEACHER)}
-        return super().prediction_step(model, inputs, prediction_loss_only, *args, **kw)
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        means = self._means(self._evaluation_terms)
+        output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})
+        return output
+
+    def _means(self, terms: dict[str, list[torch.Tensor]]) -> dict[str, float]:
+        """The mean of each term over what was collected and over the processes; empties `terms`."""
+        means = {name: self.accelerator.reduce(torch.stack(v).mean(), "mean").item() for name, v in terms.items()}
+        terms.clear()
+        return means
+
+    def _distillation_kl(self, logits: torch.Tensor, labels: torch.Tensor, teacher: dict[str, Any]) -> torch.Tensor:
+        if is_cached(teacher):
+            return cached_distillation_kl(logits, labels, teacher, self.args.temperature)
+        return distillation_kl(logits, self._teacher_logits(teacher, labels), None, self.args.temperature)
 
     @torch.no_grad()
     def _teacher_logits(self, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
@@ -104,6 +119,9 @@ class ContextDistillationTrainer(Seq2SeqTrainer):
                 "only be compared over the same tokens."
             )
 
-    def _log_term(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        self._terms[name].append(value.detach().float())
-        return value
+    def _check_trained_apart(self, teacher: nn.Module) -> None:
+        trained = {id(parameter) for parameter in self.model.parameters() if parameter.requires_grad}
+        if any(id(parameter) in trained for parameter in teacher.parameters()):
+            raise InputError(
+                "the teacher shares weights that the student trains: load the teacher apart, or train an adapter."
+            )

@@ -4,22 +4,19 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Seq2SeqTrainer
 
 from aag_hf.trainers.answer_logits import answer_logits
+from aag_hf.trainers.answer_trainer import AnswerTrainer
 from aag_hf.trainers.context_distillation.losses import answer_cross_entropy
 
 
-class ContextGeneratorTrainer(Seq2SeqTrainer):
+class ContextGeneratorTrainer(AnswerTrainer):
     """Cross-entropy of the compressed context given the question (paper, section 3.1).
 
     Takes everything [`~transformers.Seq2SeqTrainer`] takes; use it with [`ContextGeneratorConfig`] and
     [`~aag_hf.collators.DataCollatorForContextGeneration`]. The model is causal or encoder-decoder, whole or with a PEFT
     adapter.
     """
-
-    # The loss is a mean over the local batch: the Trainer divides by the accumulation steps.
-    loss_is_scaled_for_ga = False
 
     def compute_loss(
         self,

@@ -1,0 +1,157 @@
+"""Stage 1: the trainer of the context generator."""
+
+import copy
+
+import pytest
+import torch
+
+from aag_hf.collators import DataCollatorForContextGeneration
+from aag_hf.data.errors import InputError
+from aag_hf.trainers import ContextGeneratorConfig, ContextGeneratorTrainer
+
+ADAPTERS = ["full", "lora"]
+
+
+@pytest.fixture
+def trainer_of(kind, records, options, tiny_tokenizer):
+    def trainer_of(model, **changes):
+        arguments = {name: changes.pop(name) for name in ("compute_metrics",) if name in changes}
+        return ContextGeneratorTrainer(
+            model,
+            ContextGeneratorConfig(**{**options, **changes}),
+            train_dataset=records,
+            eval_dataset=records,
+            data_collator=DataCollatorForContextGeneration(tiny_tokenizer, kind.is_encoder_decoder),
+            processing_class=tiny_tokenizer,
+            **arguments,
+        )
+
+    return trainer_of
+
+
+def parameters(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def plain_loss(model, batch, is_encoder_decoder):
+    """The mean over target tokens, from all logits."""
+    inputs = dict(batch)
+    labels = inputs["labels"]
+    if not is_encoder_decoder:
+        del inputs["labels"]
+    log_probabilities, shift = model(**inputs).logits.log_softmax(-1), int(not is_encoder_decoder)
+    terms = [-log_probabilities[r, i - shift, labels[r, i]] for r, i in (labels != -100).nonzero().tolist()]
+    return sum(terms) / len(terms)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_loss_is_the_mean_cross_entropy_of_the_context(kind, load, trainer_of, records, adapter):
+    model = load(adapter)
+    trainer = trainer_of(model)
+    batch = trainer.data_collator(records)
+    ours, plain = trainer.compute_loss(model, batch), plain_loss(model, batch, kind.is_encoder_decoder)
+    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=0)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for a, b in zip(torch.autograd.grad(ours, trained), torch.autograd.grad(plain, trained), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_only_what_must_train_moves(load, trainer_of, adapter):
+    model = load(adapter)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    before = parameters(model)
+    trainer_of(model, max_steps=3).train()
+    moved = {name for name, value in parameters(model).items() if not torch.equal(value, before[name])}
+    assert moved == trained
+
+
+def test_the_generator_learns_its_contexts(load, trainer_of):
+    trainer = trainer_of(load(), max_steps=20, per_device_train_batch_size=6)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_accumulated_batches_are_averaged_with_equal_weight(kind, load, trainer_of, records):
+    """A mean over batches of means over tokens: not the mean over all tokens, unless all targets are equally long."""
+    whole = load()
+    model = copy.deepcopy(whole)
+    sgd = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "train_sampling_strategy": "sequential"}
+    trainer = trainer_of(model, gradient_accumulation_steps=2, **sgd)
+    batches = [trainer.data_collator(records[start : start + 2]) for start in (0, 2)]
+    losses = [plain_loss(whole, batch, kind.is_encoder_decoder) for batch in batches]
+    trained = list(whole.parameters())
+    gradients = torch.autograd.grad(sum(losses) / 2, trained)
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(sum(losses).item() / 2, rel=1e-6)
+    for after, before, gradient in zip(model.parameters(), trained, gradients, strict=True):
+        torch.testing.assert_close(after, before - gradient, rtol=1e-9, atol=1e-11)
+
+
+def test_two_batches_of_two_equal_one_of_four_where_targets_are_equally_long(load, trainer_of, records):
+    for record in records:
+        record["compressed_context"] = f"item {record['id']}"
+    model = load("lora")
+    other = copy.deepcopy(model)
+    trainer_of(model, gradient_accumulation_steps=2).train()
+    trainer_of(other, per_device_train_batch_size=4).train()
+    for name, value in parameters(other).items():
+        torch.testing.assert_close(parameters(model)[name], value, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_gradient_checkpointing_gives_the_same_step(load, trainer_of, adapter):
+    model = load(adapter)
+    checkpointed, before = copy.deepcopy(model), parameters(model)
+    sgd = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0}
+    trainer_of(model, **sgd).train()
+    checkpoints = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    trainer_of(checkpointed, **sgd, **checkpoints).train()
+    assert any(getattr(module, "gradient_checkpointing", False) for module in checkpointed.modules())
+    assert any(not torch.equal(value, before[name]) for name, value in parameters(model).items())
+    for name, value in parameters(checkpointed).items():
+        torch.testing.assert_close(value, parameters(model)[name], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(load, trainer_of, options, adapter):
+    dropout = {"dropout": 0.3} if adapter == "lora" else {}
+    saving = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    unbroken = trainer_of(load(adapter, **dropout), **saving)
+    unbroken.train()
+    torch.manual_seed(7)
+    resumed = trainer_of(load(adapter, seed=5, **dropout), **saving)
+    resumed.train(resume_from_checkpoint=f"{options['output_dir']}/checkpoint-2")
+    for name, value in parameters(unbroken.model).items():
+        assert torch.equal(parameters(resumed.model)[name], value), name
+    losses = [[e["loss"] for e in t.state.log_history if "loss" in e] for t in (unbroken, resumed)]
+    assert len(losses[0]) == 4 and losses[0] == losses[1]
+
+
+def test_evaluation_needs_no_metrics_and_predicts_nothing_but_the_loss(kind, load, trainer_of, records):
+    model = load()
+    trainer = trainer_of(model, per_device_eval_batch_size=6)
+    expected = plain_loss(model, trainer.data_collator(records), kind.is_encoder_decoder).item()
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-6)
+    output = trainer.predict(records)
+    assert output.predictions is None and output.metrics["test_loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_metrics_without_generated_answers_are_refused(load, trainer_of):
+    with pytest.raises(InputError, match="compute_metrics needs generated answers"):
+        trainer_of(load(), compute_metrics=lambda prediction: {})
+
+
+def test_generation_in_evaluation_never_reads_the_target(kind, load, trainer_of, records, tiny_tokenizer):
+    model = load()
+    if not kind.is_encoder_decoder:
+        with pytest.raises(InputError, match="predict_with_generate would let a causal model read the answers"):
+            trainer_of(model, predict_with_generate=True)
+        return
+    trainer = trainer_of(model, predict_with_generate=True, generation_max_length=6)
+    prompts = trainer.data_collator.generation_inputs(records)
+    expected = model.eval().generate(**prompts, max_length=6)
+    output = trainer.predict(records)
+    assert torch.equal(torch.tensor(output.predictions)[:, : expected.shape[1]], expected)
+    assert output.metrics["test_loss"] == pytest.approx(trainer.evaluate()["eval_loss"])

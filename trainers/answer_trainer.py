@@ -1,0 +1,49 @@
+"""What the trainers of both stages share."""
+
+from typing import Any
+
+from torch import nn
+from transformers import Seq2SeqTrainer
+
+from aag_hf.data.errors import InputError
+from aag_hf.trainers.answer_logits import is_encoder_decoder
+
+TEACHER = "teacher_"
+
+
+class AnswerTrainer(Seq2SeqTrainer):
+    """A Trainer whose loss is a mean over the answer tokens of the local batch.
+
+    Several such means are averaged with equal weight: over the batches of one accumulated step, over the processes.
+    Logits are those of the answer tokens alone, so metrics can only be computed from generated answers.
+
+    Raises:
+        InputError: Metrics without generation; or generation in evaluation with a causal model, whose rows already hold
+            the answers.
+    """
+
+    loss_is_scaled_for_ga = False
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.args.predict_with_generate and not is_encoder_decoder(self.model):
+            raise InputError(
+                "predict_with_generate would let a causal model read the answers, which stand in its rows: leave it "
+                "off and use `aag_hf.evaluation.evaluate_reader`."
+            )
+        if self.compute_metrics is not None and not self.args.predict_with_generate:
+            raise InputError(
+                "compute_metrics needs generated answers: set predict_with_generate=True for an encoder-decoder model, "
+                "or use `aag_hf.evaluation.evaluate_reader`."
+            )
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, *args: Any, **kwargs: Any
+    ) -> Any:
+        inputs = self._prepare_inputs(inputs)
+        loss, _, _ = super().prediction_step(model, inputs, True)
+        if prediction_loss_only or not self.args.predict_with_generate:
+            return loss, None, None
+        prompts = {n: v for n, v in inputs.items() if n != "labels" and not n.startswith(TEACHER)}
+        _, tokens, _ = super().prediction_step(model, prompts, False, *args, **kwargs)
+        return loss, tokens, inputs["labels"]
