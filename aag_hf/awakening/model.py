@@ -26,6 +26,7 @@ from aag_hf.awakening.configuration import AwakeningConfig
 from aag_hf.awakening.decoding import first_line, generate_texts
 from aag_hf.awakening.sharing import share_weights
 from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForContextGeneration
+from aag_hf.data.contexts import ContextSource
 from aag_hf.data.embedded import resolve_model
 from aag_hf.data.errors import InputError
 from aag_hf.questions import QuestionEncoder
@@ -154,7 +155,7 @@ class AwakeningModel(nn.Module, PushToHubMixin):
             self.generator, collator, records, max_new_tokens=self.config.context_max_length, batch_size=batch_size
         )[0]
 
-    def reader_collator(self, context: str | None = None) -> DataCollatorForContextDistillation:
+    def reader_collator(self, context: ContextSource | None = None) -> DataCollatorForContextDistillation:
         """The collator that makes the reader's prompts."""
         return DataCollatorForContextDistillation(
             self.tokenizer,

@@ -76,7 +76,7 @@ def compress(
     except (OSError, ValueError) as error:
         raise InputError(f"model_name_or_path {model_name_or_path!r} does not load: {error}") from None
     if torch.cuda.is_available():
-        model.to("cuda")  # type: ignore[arg-type]
+        model.to("cuda")
     settings = {
         "model": model_name_or_path,
         "target_tokens": target_tokens,

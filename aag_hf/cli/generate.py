@@ -56,7 +56,7 @@ def generate(options: GenerateOptions) -> Records:
     collator = DataCollatorForContextGeneration(tokenizer, is_encoder_decoder(models[0]), options.prompt)
 
     def write_contexts(batch: Records) -> Records:
-        contexts = {}
+        contexts: dict[str, str] = {}
         for fold, model in enumerate(models):
             members = [record for record in batch if fold_of(record, len(models)) == fold]
             texts, _ = generate_texts(

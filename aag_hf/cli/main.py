@@ -1,8 +1,11 @@
 """``aag <command>``: finds the command's module and runs it."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
+
+from transformers.utils import logging
 
 from aag_hf.cli.arguments import COMMANDS
 from aag_hf.data.errors import InputError
@@ -21,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"aag: unknown command {command!r}; expected one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
+    # Loading bars of every model and notices of libraries to each other drown what a command says itself.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    logging.disable_progress_bar()
     try:
         import_module(f"aag_hf.cli.{command.replace('-', '_')}").main(rest)
     except InputError as error:

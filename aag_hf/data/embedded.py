@@ -80,7 +80,7 @@ def _convert(source: Path, target: Path) -> None:
     )
     model = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.float32)
     # The weights are dense by now; what is left of the quantisation would refuse to be saved.
-    model.hf_quantizer = None  # type: ignore[assignment]
+    model.hf_quantizer = None
     del model.config.quantization_config
     model.config._name_or_path = _NAME
     model.save_pretrained(target)

@@ -105,7 +105,7 @@ class _TupleCacheModel:
         return SimpleNamespace(
             # Thresholds are ranks among losses, and losses from bfloat16 logits tie.
             logits=output.logits.float(),
-            past_key_values=tuple((layer.keys, layer.values) for layer in cache.layers),  # type: ignore[union-attr]
+            past_key_values=tuple((layer.keys, layer.values) for layer in cache.layers),
         )
 
 

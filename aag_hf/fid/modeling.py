@@ -97,6 +97,7 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
     """
 
     config_class = FiDT5Config
+    encoder: FiDT5Encoder
 
     def __init__(self, config: FiDT5Config):
         super().__init__(config)

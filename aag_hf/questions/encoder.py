@@ -108,14 +108,14 @@ class QuestionEncoder(PreTrainedModel):
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         return self._whiten(masked_mean(*self._states(input_ids, mask)))
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Save statistics, configuration and tokenizer; the backbone stays where it is."""
         kwargs["state_dict"] = {"mean": self.mean, "whitening": self.whitening}
         super().save_pretrained(save_directory, **kwargs)
         self.tokenizer.save_pretrained(Path(save_directory) / "tokenizer")
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls,
         pretrained_model_name_or_path: str | Path,
         *,

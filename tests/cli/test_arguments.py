@@ -1,0 +1,69 @@
+"""Recipes: a section a command, flags win, unknown keys are refused by name."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from aag_hf.cli.arguments import COMMANDS, parse_arguments
+from aag_hf.cli.main import main
+from aag_hf.data.errors import InputError
+
+
+@dataclass
+class Options:
+    steps: int = field(default=1, metadata={"help": "Steps."})
+    rate: float = field(default=0.1, metadata={"help": "Rate."})
+
+
+def parse(tmp_path, recipe, *flags):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe)
+    return parse_arguments("train", (Options,), ["--config", str(path), *flags])[0]
+
+
+def test_a_commands_own_section_is_read_and_flags_win(tmp_path):
+    recipe = "train: {steps: 5, rate: 1e-3}\nevaluate: {seed: 1}\n"
+    assert parse(tmp_path, recipe) == Options(5, 1e-3)
+    assert parse(tmp_path, recipe, "--steps", "7") == Options(7, 1e-3)
+
+
+def test_a_flat_recipe_serves_one_command(tmp_path):
+    assert parse(tmp_path, "steps: 5\n") == Options(5, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("train: {stepps: 5}", "section 'train' has unknown keys stepps"),
+        ("train: {steps: 5}\ntrian: {steps: 5}", "unknown sections trian"),
+        ("evaluate: {seed: 1}", "has no section 'train'"),
+        ("- steps", "expected a mapping of options, found list"),
+        ("train: {steps: [", "not valid YAML"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_named(tmp_path, recipe, message):
+    with pytest.raises(InputError, match=message):
+        parse(tmp_path, recipe)
+
+
+def test_a_missing_recipe_is_named():
+    with pytest.raises(InputError, match=r"nowhere\.yaml: no such recipe"):
+        parse_arguments("train", (Options,), ["--config", "nowhere.yaml"])
+
+
+def test_wrong_input_ends_in_one_line_and_no_traceback(capsys, tmp_path):
+    assert main(["evaluate", "--model", "x", "--input", str(tmp_path / "none.jsonl"), "--output_dir", "y"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("aag evaluate: ") and "none.jsonl" in error and "Traceback" not in error
+
+
+def test_unknown_commands_name_the_known_ones(capsys):
+    assert main(["trian"]) == 2
+    assert "train-generator" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as exit_status:
+        main([command, "--help"])
+    assert exit_status.value.code == 0 and f"aag {command}" in capsys.readouterr().out

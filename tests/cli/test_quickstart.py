@@ -1,0 +1,96 @@
+"""The quickstart at its smallest: every stage, twice the same, nothing redone, and a model that answers."""
+
+import json
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from aag_hf.awakening import AwakeningConfig
+from aag_hf.cli.main import main
+from aag_hf.data.records import read_records
+
+ROWS = [
+    "base model, closed book",
+    "static LoRA, closed book",
+    "HyperLoRA, closed book",
+    "  the same, features shuffled",
+    "static LoRA + generated context",
+    "AAG: HyperLoRA + generated context",
+    "  the same, features shuffled",
+    "reader with the real document (upper bound)",
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("quickstart") / "run"
+    assert main(["quickstart", "--preset", "smoke", "--output_dir", str(directory), "--threads", "1"]) == 0
+    return directory
+
+
+def scores(directory: Path):
+    rows = json.loads((directory / "results.json").read_text())
+    return [(row["name"], row["exact_match"], [p["prediction"] for p in row["predictions"]]) for row in rows]
+
+
+def test_the_table_has_every_row_and_every_question(finished):
+    rows = json.loads((finished / "results.json").read_text())
+    assert [row["name"] for row in rows] == ROWS
+    questions = read_records(finished / "data" / "test.jsonl.gz")
+    assert {row["count"] for row in rows} == {len(questions)}
+    assert (finished / "results.png").stat().st_size > 1000
+
+
+def test_no_country_stands_in_two_splits(finished):
+    countries = [{r["entity"] for r in read_records(finished / "data" / f"{s}.jsonl.gz")} for s in ("train", "test")]
+    assert not countries[0] & countries[1]
+
+
+def test_both_adapters_train_about_as_much(finished):
+    trained = {
+        name: AwakeningConfig.from_pretrained(finished / name).trained_parameters
+        for name in ("lora_generated", "aag", "lora_closed_book", "hyperlora_closed_book")
+    }
+    assert trained["lora_generated"] == trained["lora_closed_book"]
+    assert trained["aag"] == trained["hyperlora_closed_book"] > 0
+
+
+def test_a_second_run_with_the_same_seed_reproduces_it(finished, tmp_path):
+    assert main(["quickstart", "--preset", "smoke", "--output_dir", str(tmp_path / "run"), "--threads", "1"]) == 0
+    assert scores(tmp_path / "run") == scores(finished)
+
+
+def test_finished_stages_are_not_redone(finished):
+    adapters = sorted(finished.rglob("adapter_model.safetensors"))
+    before = [path.stat().st_mtime_ns for path in adapters]
+    assert len(adapters) == 8
+    assert main(["quickstart", "--preset", "smoke", "--output_dir", str(finished), "--threads", "1"]) == 0
+    assert [path.stat().st_mtime_ns for path in adapters] == before
+
+
+def test_the_folder_of_another_seed_is_refused(finished, capsys):
+    assert main(["quickstart", "--preset", "smoke", "--output_dir", str(finished), "--seed", "1"]) == 2
+    assert "seed was 29, is 1" in capsys.readouterr().err
+
+
+def test_the_saved_model_can_be_asked_and_exported(finished, capsys, tmp_path):
+    question = "What is the capital of Fiji?"
+    assert main(["ask", "--model", str(finished / "model"), "--question", question]) == 0
+    assert "context from memory" in capsys.readouterr().out
+    arguments = ["--model", str(finished / "model"), "--question", question, "--output_dir", str(tmp_path / "lora")]
+    assert main(["export", *arguments]) == 0
+    assert json.loads((tmp_path / "lora" / "adapter_config.json").read_text())["peft_type"] == "LORA"
+
+
+def test_the_model_is_measured_with_its_controls_and_gets_a_card(finished, capsys, tmp_path):
+    model, test = str(finished / "model"), str(finished / "generated" / "test.jsonl.gz")
+    measured = ["--model", model, "--input", test, "--output_dir", str(tmp_path), "--controls", "shuffled", "mean"]
+    assert main(["evaluate", *measured, "shuffled_within_relation", "off"]) == 0
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert [row["control"] for row in rows] == ["none", "shuffled", "mean", "shuffled_within_relation", "off"]
+    arguments = ["--model", model, "--repo_id", "someone/aag", "--dataset", "countries"]
+    assert main(["publish", *arguments, "--results", str(tmp_path / "results.json")]) == 0
+    card = ModelCard.load(finished / "model" / "README.md")
+    assert card.data.library_name == "aag-hf" and card.data.eval_results[0].metric_value == rows[0]["exact_match"]
+    assert "nothing uploaded" in capsys.readouterr().out
