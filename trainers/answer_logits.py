@@ -30,8 +30,6 @@ def answer_logits(model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tenso
     inputs.pop("labels")
     targets = labels[:, 1:]
     mask = targets != IGNORE_INDEX
-    if not mask.any():
-        return model(**inputs).logits[:, :-1][mask], targets[mask]
     kept = targets.shape[1] - int(mask.any(dim=0).float().argmax())
     if _takes_logits_to_keep(model):
         inputs["logits_to_keep"] = kept + 1
