@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -11,6 +11,9 @@ from aag_hf.collators.padding import pad_inputs, pad_sequence_to_sequence
 from aag_hf.collators.prompts import check_prompt, encode_prompt, encode_target
 from aag_hf.data.contexts import READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource, context_of, target_of
 from aag_hf.data.errors import InputError
+
+if TYPE_CHECKING:
+    from aag_hf.trainers import TeacherCache
 
 
 @dataclass
@@ -29,10 +32,11 @@ class DataCollatorForContextDistillation:
         max_length: Most tokens of a prompt; what is too long is cut from the context.
         answer_max_length: Most tokens of an answer, the end token included.
         pad_to_multiple_of: Round lengths up.
+        teacher_cache: The teacher's logits of all records that will come, instead of what the teacher reads.
 
     Calling it takes records and gives `input_ids`, `attention_mask`, `labels` ``(batch, tokens)``, `features`
     ``(batch, feature_dim)``, for causal models `position_ids`, and all but `features` again with ``teacher_`` before
-    the name: answers stand in the same order in both.
+    the name: answers stand in the same order in both. With a cache, the columns of [`TeacherCache.collate`] instead.
 
     Raises:
         InputError: A prompt without its placeholders or a tokenizer without offsets; on a call, a record that
@@ -50,6 +54,7 @@ class DataCollatorForContextDistillation:
     max_length: int = 256
     answer_max_length: int = 32
     pad_to_multiple_of: int | None = None
+    teacher_cache: "TeacherCache | None" = None
 
     def __post_init__(self) -> None:
         check_prompt("prompt", self.prompt, contexts=0)
@@ -61,10 +66,16 @@ class DataCollatorForContextDistillation:
         batch = self._inputs(records, self.context)
         if self.needs_features:
             batch["features"] = stack_features(records)
-        if self.teacher_context is not None:
-            teacher = self._inputs(records, self.teacher_context)
-            batch.update({f"teacher_{name}": tensor for name, tensor in teacher.items()})
+        if self.teacher_cache is not None:
+            batch.update(self.teacher_cache.collate(records))
+        elif self.teacher_context is not None:
+            batch.update({f"teacher_{name}": tensor for name, tensor in self.teacher_inputs(records).items()})
         return batch
+
+    def teacher_inputs(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """What the teacher reads, and its `labels`, ``(batch, tokens)``; needs a `teacher_context`."""
+        assert self.teacher_context is not None
+        return self._inputs(records, self.teacher_context)
 
     def generation_inputs(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Prompts alone, padded for `generate`: `input_ids`, `attention_mask` ``(batch, tokens)`` and `features`."""

@@ -3,6 +3,7 @@
 from aag_hf.trainers.context_distillation import (
     ContextDistillationConfig,
     ContextDistillationTrainer,
+    TeacherCache,
     answer_cross_entropy,
     attention_alignment,
     distillation_kl,
@@ -13,6 +14,7 @@ from aag_hf.trainers.context_generator import ContextGeneratorConfig, ContextGen
 __all__ = [
     "ContextDistillationConfig",
     "ContextDistillationTrainer",
+    "TeacherCache",
     "ContextGeneratorConfig",
     "ContextGeneratorTrainer",
     "answer_cross_entropy",

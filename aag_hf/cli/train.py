@@ -18,12 +18,13 @@ from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.options import DTYPES, AdapterOptions, ModelOptions, use_threads
 from aag_hf.cli.stage import new_directory
 from aag_hf.cli.training import begin, run, settings_of, trained_parameters
+from aag_hf.collators import DataCollatorForContextDistillation
 from aag_hf.data.contexts import READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource
 from aag_hf.data.embedded import resolve_model
 from aag_hf.data.errors import InputError
 from aag_hf.data.records import read_records
 from aag_hf.questions import QuestionEncoder
-from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer
+from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
 
 Records = list[dict[str, Any]]
 
@@ -42,6 +43,12 @@ class TrainOptions(AdapterOptions, ModelOptions):
     )
     passages: int = field(default=1, metadata={"help": "How many passages 'passages' joins."})
     teacher: str | None = field(default=None, metadata={"help": "A reader trained before, to distil from."})
+    teacher_cache_dir: str | None = field(
+        default=None, metadata={"help": "Compute the teacher's answers once and keep them here, for other runs too."}
+    )
+    teacher_top_k: int | None = field(
+        default=64, metadata={"help": "Logits of each answer token that the cache keeps; null keeps all."}
+    )
     prompt: str = field(default=READER_PROMPT, metadata={"help": "Prompt with {question}."})
     context_prompt: str = field(default=READER_CONTEXT_PROMPT, metadata={"help": "Prompt with {context}, {question}."})
     prompt_max_length: int = field(default=256, metadata={"help": "Most tokens of a prompt."})
@@ -54,6 +61,11 @@ class TrainOptions(AdapterOptions, ModelOptions):
     feature_statistics: Literal["token", "pooled"] = field(
         default="token", metadata={"help": "Whitening over tokens, or over pooled questions as in the paper."}
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.teacher_top_k is not None and self.teacher_top_k < 1:
+            raise InputError(f"teacher_top_k must be positive, or null for all logits, got {self.teacher_top_k}.")
 
 
 def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
@@ -82,6 +94,10 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
     if teacher is not None:
         collator.teacher_context = teacher.config.context
         collator.passages = max(collator.passages, teacher.config.passages)
+    if teacher is not None and options.teacher_cache_dir is not None:
+        records = [*train_records, *(dev_records or [])]
+        collator.teacher_cache = cache_teacher(teacher.reader, collator, records, options, arguments)
+        teacher = None
     if model.question_encoder is not None:
         for records in filter(None, (train_records, dev_records)):
             add_features(records, model.question_encoder)
@@ -114,6 +130,32 @@ def load_teacher(path: str, base_name: str, base: PreTrainedModel) -> AwakeningM
     if teacher.question_encoder is not None:
         raise InputError(f"{path}: takes features itself: a teacher must be a plain, static LoRA or full reader.")
     return teacher
+
+
+def cache_teacher(
+    teacher: nn.Module,
+    collator: DataCollatorForContextDistillation,
+    records: Records,
+    options: TrainOptions,
+    arguments: ContextDistillationConfig,
+) -> TeacherCache:
+    """What the teacher says about `records`, from ``options.teacher_cache_dir``; one process computes what is missing.
+
+    Raises:
+        InputError: The folder belongs to another teacher, prompt or temperature.
+    """
+    assert options.teacher is not None and options.teacher_cache_dir is not None
+    with arguments.main_process_first(local=False, desc="teacher cache"):
+        return TeacherCache.build(
+            teacher.to(arguments.device),
+            collator,
+            records,
+            options.teacher_cache_dir,
+            key={"teacher": options.teacher},
+            top_k=options.teacher_top_k,
+            temperature=arguments.temperature,
+            batch_size=arguments.per_device_eval_batch_size,
+        )
 
 
 def add_features(records: Records, encoder: QuestionEncoder) -> None:

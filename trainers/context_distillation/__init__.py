@@ -7,11 +7,13 @@ from aag_hf.trainers.context_distillation.losses import (
     distillation_kl,
     hidden_alignment,
 )
+from aag_hf.trainers.context_distillation.teacher_cache import TeacherCache
 from aag_hf.trainers.context_distillation.trainer import ContextDistillationTrainer
 
 __all__ = [
     "ContextDistillationConfig",
     "ContextDistillationTrainer",
+    "TeacherCache",
     "answer_cross_entropy",
     "distillation_kl",
     "hidden_alignment",
