@@ -1,0 +1,157 @@
+"""Both training commands, for causal and encoder-decoder models: what is trained is saved, reloads, and can be used."""
+
+import json
+
+import pytest
+import torch
+
+from aag_hf import AwakeningModel
+from aag_hf.cli.main import main
+from aag_hf.data import load_countries, read_records, write_records
+from aag_hf.data.folds import fold_of
+from aag_hf.evaluation import evaluate_reader
+
+TRAINER = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--report_to", "none", "--save_strategy", "no"]
+TRAINER += ["--disable_tqdm", "true", "--learning_rate", "0.01"]
+
+
+@pytest.fixture(params=["llama", "t5"])
+def base(request, tiny_llama_dir, tiny_t5_dir):
+    return tiny_llama_dir if request.param == "llama" else tiny_t5_dir
+
+
+@pytest.fixture(scope="module")
+def train_file(tmp_path_factory):
+    records = [
+        record | {"compressed_context": record["ctxs"][0]["text"], "generated_context": "from memory"}
+        for record in load_countries()["train"][:40]
+    ]
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    write_records(records, path)
+    return str(path)
+
+
+def train(base, train_file, output, *options):
+    target_modules = ["q", "wo"] if "t5" in base else ["q_proj", "down_proj"]
+    arguments = ["--model_name_or_path", base, "--train_file", train_file, "--output_dir", str(output)]
+    adapter = ["--feature_dim", "8", "--r", "2", "--target_modules", *target_modules]
+    return main(["train", *arguments, *adapter, *TRAINER, *options])
+
+
+@pytest.mark.parametrize("method", ["aag", "lora", "full"])
+@pytest.mark.parametrize("context", ["none", "generated", "passages"])
+def test_every_method_and_context_trains_reloads_and_answers(base, train_file, method, context, tmp_path):
+    assert train(base, train_file, tmp_path / "reader", "--method", method, "--context", context) == 0
+    records = read_records(train_file)[:6]
+    first = AwakeningModel.from_pretrained(tmp_path / "reader")
+    assert (first.question_encoder is not None) == (method == "aag")
+    result = evaluate_reader(first, records)
+    assert result["count"] == 6
+    again = evaluate_reader(AwakeningModel.from_pretrained(tmp_path / "reader"), records)
+    assert [row["prediction"] for row in again["predictions"]] == [row["prediction"] for row in result["predictions"]]
+
+
+def test_a_reader_learns_from_a_teacher_that_reads_passages(base, train_file, tmp_path):
+    assert train(base, train_file, tmp_path / "teacher", "--method", "lora", "--context", "passages") == 0
+    assert train(base, train_file, tmp_path / "student", "--teacher", str(tmp_path / "teacher")) == 0
+    assert train(base, train_file, tmp_path / "alone") == 0
+    weights = []
+    for name in ("student", "alone"):
+        model = AwakeningModel.from_pretrained(tmp_path / name)
+        weights.append(torch.cat([p.flatten() for n, p in model.reader.named_parameters() if "hyperlora_net" in n]))
+    assert not torch.equal(*weights)
+
+
+def test_a_teacher_that_takes_features_is_refused(base, train_file, tmp_path, capsys):
+    assert train(base, train_file, tmp_path / "teacher") == 0
+    assert train(base, train_file, tmp_path / "student", "--teacher", str(tmp_path / "teacher")) == 2
+    assert "takes features itself" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_kept_and_another_one_refused(base, train_file, tmp_path, capsys):
+    assert train(base, train_file, tmp_path / "reader") == 0
+    before = (tmp_path / "reader" / "config.json").stat().st_mtime_ns
+    assert train(base, train_file, tmp_path / "reader") == 0
+    assert (tmp_path / "reader" / "config.json").stat().st_mtime_ns == before
+    assert train(base, train_file, tmp_path / "reader", "--seed", "7") == 2
+    assert "seed was '42', is '7'" in capsys.readouterr().err
+
+
+def test_a_stopped_run_goes_on_from_its_checkpoint_to_the_same_weights(tiny_llama_dir, train_file, tmp_path):
+    def weights(output, *options):
+        assert train(tiny_llama_dir, train_file, output, "--save_strategy", "steps", "--save_steps", "1", *options) == 0
+        model = AwakeningModel.from_pretrained(output)
+        return {n: p for n, p in model.reader.named_parameters() if "hyperlora_net" in n}
+
+    whole = weights(tmp_path / "whole")
+    checkpoints = tmp_path / "whole.checkpoints"
+    (tmp_path / "stopped.checkpoints").mkdir()
+    (checkpoints / "checkpoint-1").rename(tmp_path / "stopped.checkpoints" / "checkpoint-1")
+    (checkpoints / "started_with.json").rename(tmp_path / "stopped.checkpoints" / "started_with.json")
+    resumed = weights(tmp_path / "stopped")
+    assert all(torch.equal(resumed[name], parameter) for name, parameter in whole.items())
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_generator_trains_and_writes_contexts_for_every_record(base, train_file, method, tmp_path):
+    names = ["q", "wo"] if "t5" in base else ["q_proj", "down_proj"]
+    arguments = ["--model_name_or_path", base, "--train_file", train_file, "--method", method, *TRAINER]
+    arguments += ["--target_modules", *names]
+    assert main(["train-generator", *arguments, "--output_dir", str(tmp_path / "generator")]) == 0
+    written = tmp_path / "generated.jsonl"
+    generating = ["generate", "--model_name_or_path", base, "--generator", str(tmp_path / "generator")]
+    generating += ["--input", train_file, "--output", str(written), "--context_max_length", "5", "--batch_size", "16"]
+    assert main(generating) == 0
+    records = {record["id"]: record for record in read_records(written)}
+    assert set(records) == {record["id"] for record in read_records(train_file)}
+    assert all("generated_context" in record for record in records.values())
+
+
+def test_cross_fitting_gives_each_question_a_generator_that_has_not_seen_it(tiny_llama_dir, train_file, tmp_path):
+    arguments = ["--model_name_or_path", tiny_llama_dir, "--train_file", train_file, *TRAINER, "--folds", "2"]
+    generators = [str(tmp_path / f"fold{fold}") for fold in range(2)]
+    for fold, output in enumerate(generators):
+        assert main(["train-generator", *arguments, "--fold", str(fold), "--output_dir", output]) == 0
+
+    def contexts(name, *names):
+        output = tmp_path / f"{name}.jsonl"
+        options = ["--model_name_or_path", tiny_llama_dir, "--input", train_file, "--output", str(output)]
+        assert main(["generate", *options, "--generator", *names, "--context_max_length", "8"]) == 0
+        return {record["id"]: record["generated_context"] for record in read_records(output)}
+
+    alone = [contexts(f"alone{i}", generator) for i, generator in enumerate(generators)]
+    crossed = contexts("crossed", *generators)
+    records = read_records(train_file)
+    assert all(crossed[record["id"]] == alone[fold_of(record, 2)][record["id"]] for record in records)
+
+
+def test_an_entity_is_in_one_fold_and_folds_are_even():
+    records = [record for split in load_countries().values() for record in split]
+    folds = {}
+    for record in records:
+        folds.setdefault(record["entity"], set()).add(fold_of(record, 2))
+    assert all(len(members) == 1 for members in folds.values())
+    assert 0.4 < sum(members == {0} for members in folds.values()) / len(folds) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--fold", "2", "--folds", "2"], "expected 0 to 1"),
+        (["--train_file", ""], "train_file is missing"),
+        (["--dtype", "float8"], "dtype must be one of"),
+        (["--threads", "0"], "threads must be positive"),
+    ],
+)
+def test_options_that_cannot_work_are_named(tiny_llama_dir, train_file, options, message, tmp_path, capsys):
+    arguments = ["--model_name_or_path", tiny_llama_dir, "--train_file", train_file, *TRAINER]
+    assert main(["train-generator", *arguments, "--output_dir", str(tmp_path / "x"), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_the_reader_lacks_is_named_with_the_command_that_makes_it(tiny_llama_dir, train_file, tmp_path, capsys):
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text(json.dumps({"id": "1", "question": "who?", "answers": ["me"]}) + "\n")
+    assert train(tiny_llama_dir, str(bare), tmp_path / "x", "--method", "lora", "--context", "generated") == 2
+    assert "record 1: has no generated_context: run `aag generate` first" in capsys.readouterr().err
