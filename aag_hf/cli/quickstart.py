@@ -141,7 +141,7 @@ class Quickstart:
                 self._records("data", split),
                 [self.directory / "data" / "documents.jsonl"],
                 self._records("retrieved", split),
-                top_k=2,
+                top_k=1,
             )
             _, report = compress(
                 self._records("retrieved", split),
@@ -250,6 +250,7 @@ class Quickstart:
             method=reader.method,
             context=reader.context,
             teacher=teacher,
+            teacher_cache_dir=str(self.directory / "teacher_cache") if teacher else None,
             r=8 if reader.method == "aag" else self.size.static_rank,
             lora_alpha=16 if reader.method == "aag" else 2 * self.size.static_rank,
             feature_dim=self.size.feature_dim,
