@@ -213,7 +213,8 @@ def test_what_the_student_reads_and_how_the_tokenizer_was_called_do_not_matter(t
     build()
     seen = count_batches(teacher)
     other = copy.deepcopy(collator)
-    other.context, other.prompt, other.needs_features, other.pad_to_multiple_of = "generated", "{question}", True, 8
+    other.context, other.prompt, other.passages = "generated", "{question}", 5
+    other.needs_features, other.pad_to_multiple_of = True, 8
     other.tokenizer(["a", "bc"], padding=True, truncation=True, max_length=4)
     build(collator=other)
     assert not seen
