@@ -65,7 +65,7 @@ class Size:
 
 
 SIZES = {
-    "standard": Size("bfloat16", None, 16, 80, 60, 50, 70, 64, 25),
+    "standard": Size("bfloat16", None, 16, 60, 50, 40, 50, 64, 25),
     "smoke": Size("float32", 48, 8, 3, 3, 3, 3, 16, 8),
 }
 
