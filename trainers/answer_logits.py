@@ -1,9 +1,11 @@
 """Logits where answers are, and nowhere else."""
 
-import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers.utils import ModelOutput
 
@@ -17,19 +19,19 @@ class AnswerOutputs(NamedTuple):
     Attributes:
         logits: ``(answer tokens, vocab)``, row by row.
         labels: ``(answer tokens,)``, the tokens they predict.
-        outputs: All the model returned; of a causal model's logits only those of the last positions.
+        states: The hidden states and attentions that were asked for, by transformers' names; nothing else of what the
+            model returned stays in memory.
     """
 
     logits: torch.Tensor
     labels: torch.Tensor
-    outputs: ModelOutput
+    states: dict[str, tuple[torch.Tensor, ...]]
 
 
 def answer_outputs(model: nn.Module, inputs: dict[str, Any]) -> AnswerOutputs:
     """Run `model` and pick its logits at the answer tokens.
 
-    A causal model computes its vocabulary projection for the positions from the first answer token of the batch on;
-    with targets at the right end of left-padded rows that is a small part of them.
+    A causal model projects the states of answer tokens to the vocabulary, and no others.
 
     Args:
         model: A causal or encoder-decoder language model, wrapped or not.
@@ -41,16 +43,14 @@ def answer_outputs(model: nn.Module, inputs: dict[str, Any]) -> AnswerOutputs:
     if is_encoder_decoder(model):
         mask = labels != IGNORE_INDEX
         outputs = model(**inputs)
-        return AnswerOutputs(outputs.logits[mask], labels[mask], outputs)
+        return AnswerOutputs(outputs.logits[mask], labels[mask], _states(outputs))
     inputs.pop("labels")
     targets = labels[:, 1:]
     mask = targets != IGNORE_INDEX
-    kept = targets.shape[1] - int(mask.any(dim=0).float().argmax())
-    if _takes_logits_to_keep(model):
-        inputs["logits_to_keep"] = kept + 1
-    outputs = model(**inputs)
-    logits = outputs.logits[:, -(kept + 1) : -1]
-    return AnswerOutputs(logits[mask[:, -kept:]], targets[mask], outputs)
+    with _projected_at(model, F.pad(mask, (0, 1), value=False)):
+        outputs = model(**inputs)
+    logits = outputs.logits if outputs.logits.dim() == 2 else outputs.logits[:, :-1][mask]
+    return AnswerOutputs(logits, targets[mask], _states(outputs))
 
 
 def answer_logits(model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,5 +70,28 @@ def innermost(model: nn.Module) -> nn.Module:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _takes_logits_to_keep(model: nn.Module) -> bool:
-    return "logits_to_keep" in inspect.signature(innermost(model).forward).parameters
+def _states(outputs: ModelOutput) -> dict[str, tuple[torch.Tensor, ...]]:
+    return {name: value for name, value in outputs.items() if name.endswith(("hidden_states", "attentions"))}
+
+
+@contextmanager
+def _projected_at(model: nn.Module, mask: torch.Tensor) -> Iterator[None]:
+    """Let the model's head see only the states where `mask` ``(batch, tokens)`` is true, as ``(answer tokens, d)``.
+
+    Rows as a matrix also spare the head's product with a slice of the states, which is not contiguous: it copies the
+    vocabulary's weights once for each row of the batch.
+    """
+
+    def keep_masked(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        states, *others = args
+        return (states[mask], *others) if states.shape[:2] == mask.shape else None
+
+    head = innermost(model).get_output_embeddings()
+    if head is None:
+        yield
+        return
+    handle = head.register_forward_pre_hook(keep_masked)
+    try:
+        yield
+    finally:
+        handle.remove()

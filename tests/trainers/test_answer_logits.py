@@ -92,10 +92,11 @@ def test_inputs_are_left_as_they_were_and_an_empty_batch_has_no_gradient(kind, l
 
 
 @torch.no_grad()
-def test_a_causal_model_projects_the_last_positions_only(tiny_llama_dir):
+def test_a_causal_model_projects_the_answer_tokens_only(tiny_llama_dir):
     model, seen = AutoModelForCausalLM.from_pretrained(tiny_llama_dir), []
-    model.lm_head.register_forward_hook(lambda module, args, output: seen.append(output.shape[1]))
+    model.lm_head.register_forward_hook(lambda module, args, output: seen.append(tuple(output.shape)))
     batch = ragged_batch()
-    batch["labels"][1] = -100
-    answer_logits(model, batch)
-    assert seen == [7]
+    logits, _ = answer_logits(model, batch)
+    assert seen == [tuple(logits.shape)]
+    model(input_ids=batch["input_ids"])
+    assert seen[1][:2] == batch["input_ids"].shape
