@@ -32,6 +32,7 @@ from aag_hf.trainers import ContextDistillationConfig, ContextGeneratorConfig
 
 console = Console()
 SPLITS = ("train", "dev", "test")
+CONTEXT_TOKENS = 64
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Size:
     """
 
     dtype: str
-    records: int | None
+    records: dict[str, int | None]
     batch: int
     closed_book_steps: int
     context_steps: int
@@ -65,8 +66,8 @@ class Size:
 
 
 SIZES = {
-    "standard": Size("bfloat16", None, 16, 60, 50, 40, 50, 64, 25),
-    "smoke": Size("float32", 48, 8, 3, 3, 3, 3, 16, 8),
+    "standard": Size("bfloat16", {"train": 840, "dev": 84, "test": None}, 16, 60, 50, 40, 50, 64, 25),
+    "smoke": Size("float32", dict.fromkeys(SPLITS, 48), 8, 3, 3, 3, 3, 16, 8),
 }
 
 
@@ -128,27 +129,26 @@ class Quickstart:
         splits = load_countries(self.options.seed)
         for split in SPLITS:
             if not self._records("data", split).exists():
-                write_records(splits[split][: self.size.records], self._records("data", split))
+                write_records(splits[split][: self.size.records[split]], self._records("data", split))
         documents = self.directory / "data" / "documents.jsonl"
         if not documents.exists():
             write_rows(country_documents(), documents)
-        console.print("  " + ", ".join(f"{split} {len(splits[split][: self.size.records])}" for split in SPLITS))
+        console.print("  " + ", ".join(f"{split} {len(splits[split][: self.size.records[split]])}" for split in SPLITS))
 
     def find_and_compress(self) -> None:
-        self._say(2, "Compression", "BM25 finds documents; LongLLMLingua keeps the sentences the question is about")
+        self._say(2, "Compression", "BM25 finds documents, and of these LongLLMLingua keeps the best for the question")
         for split in ("train", "dev"):
             retrieve(
                 self._records("data", split),
                 [self.directory / "data" / "documents.jsonl"],
                 self._records("retrieved", split),
-                top_k=1,
+                top_k=2,
             )
             _, report = compress(
                 self._records("retrieved", split),
                 self._records("compressed", split),
                 self.base,
-                target_tokens=24,
-                sentences=True,
+                target_tokens=CONTEXT_TOKENS,
                 dtype=self.size.dtype,
             )
             console.print(
@@ -164,7 +164,7 @@ class Quickstart:
                 **self._model_options(),
                 train_file=str(self._records("compressed", "train")),
                 dev_file=str(self._records("compressed", "dev")),
-                context_max_length=40,
+                context_max_length=CONTEXT_TOKENS,
                 target_modules=["all-linear"],
             ),
             ContextGeneratorConfig(
@@ -182,7 +182,7 @@ class Quickstart:
                     generator=[str(self.directory / "generator")],
                     input=str(self._records(source, split)),
                     output=str(self._records("generated", split)),
-                    context_max_length=40,
+                    context_max_length=CONTEXT_TOKENS,
                 )
             )
             report = context_report(records)
@@ -223,7 +223,7 @@ class Quickstart:
         if not is_finished(target, settings):
             model = AwakeningModel.from_pretrained(self.directory / "aag", base_model=base)
             model.generator = load_part(self.directory / "generator", base)
-            model.config.context_max_length = 40
+            model.config.context_max_length = CONTEXT_TOKENS
             with new_directory(target, settings) as directory:
                 model.save_pretrained(directory)
         result = AwakeningPipeline(AwakeningModel.from_pretrained(target, base_model=base))(records[0]["question"])
