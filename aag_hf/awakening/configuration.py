@@ -5,6 +5,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from aag_hf.data.contexts import GENERATOR_PROMPT, READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource
+from aag_hf.data.errors import InputError
 
 
 class AwakeningConfig(PretrainedConfig):
@@ -15,12 +16,17 @@ class AwakeningConfig(PretrainedConfig):
         context (`str`): What the reader reads beside the question: ``"none"``, ``"generated"``, ``"compressed"`` or
             ``"passages"``.
         passages (`int`): How many passages ``"passages"`` joins.
+        features_read_context (`bool`): Make features from question and context, as in the paper, not from the question
+            alone.
         prompt (`str`): The reader's prompt without context.
         context_prompt (`str`): The reader's prompt with context.
         generator_prompt (`str`): The context generator's prompt.
         prompt_max_length (`int`): Most tokens of a prompt.
         answer_max_length (`int`): Most tokens of an answer.
         context_max_length (`int`): Most tokens of a generated context.
+
+    Raises:
+        InputError: Features are to read a context and there is none.
     """
 
     model_type = "aag"
@@ -30,6 +36,7 @@ class AwakeningConfig(PretrainedConfig):
         base_model_name_or_path: str | None = None,
         context: ContextSource = "none",
         passages: int = 1,
+        features_read_context: bool = False,
         prompt: str = READER_PROMPT,
         context_prompt: str = READER_CONTEXT_PROMPT,
         generator_prompt: str = GENERATOR_PROMPT,
@@ -41,6 +48,9 @@ class AwakeningConfig(PretrainedConfig):
         self.base_model_name_or_path = base_model_name_or_path
         self.context = context
         self.passages = passages
+        if features_read_context and context == "none":
+            raise InputError("features_read_context needs a context: choose one, or leave it off.")
+        self.features_read_context = features_read_context
         self.prompt = prompt
         self.context_prompt = context_prompt
         self.generator_prompt = generator_prompt

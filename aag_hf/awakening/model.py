@@ -116,7 +116,7 @@ class AwakeningModel(nn.Module, PushToHubMixin):
         seconds["context"] = time.perf_counter() - start
         start = time.perf_counter()
         if features is None and self.question_encoder is not None:
-            features = self.question_encoder.encode(questions, batch_size=batch_size)
+            features = self.encode_features(questions, contexts, batch_size)
         seconds["features"] = time.perf_counter() - start
         records = [
             {
@@ -138,6 +138,22 @@ class AwakeningModel(nn.Module, PushToHubMixin):
         seconds["answer"] = time.perf_counter() - start
         answers = [first_line(text) for text in texts]
         return AwakeningOutput(answers, list(contexts) if contexts else None, features, seconds, input_tokens)
+
+    def encode_features(
+        self, questions: Sequence[str], contexts: Sequence[str] | None = None, batch_size: int = 32
+    ) -> torch.Tensor:
+        """What the hypernetwork reads of each question, and of its context if the model was trained so.
+
+        Returns:
+            ``(len(questions), feature_dim)``.
+
+        Raises:
+            InputError: There is no question encoder.
+        """
+        if self.question_encoder is None:
+            raise InputError("this reader takes no features: it has no question encoder.")
+        read = contexts if self.config.features_read_context else None
+        return self.question_encoder.encode(questions, read, batch_size=batch_size)
 
     def write_contexts(self, questions: Sequence[str], batch_size: int = 32) -> list[str]:
         """The generator's context for each question.

@@ -19,7 +19,7 @@ from aag_hf.cli.options import DTYPES, AdapterOptions, ModelOptions, use_threads
 from aag_hf.cli.stage import new_directory
 from aag_hf.cli.training import begin, run, settings_of, trained_parameters
 from aag_hf.collators import DataCollatorForContextDistillation
-from aag_hf.data.contexts import READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource
+from aag_hf.data.contexts import READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource, context_of
 from aag_hf.data.embedded import resolve_model
 from aag_hf.data.errors import InputError
 from aag_hf.data.records import read_records
@@ -58,6 +58,9 @@ class TrainOptions(AdapterOptions, ModelOptions):
     static: bool = field(default=True, metadata={"help": "Also learn an A and a B that all questions share."})
     feature_dim: int = field(default=64, metadata={"help": "Size of a question's features."})
     feature_layer: float = field(default=2 / 3, metadata={"help": "Whose output is pooled, as a share of the depth."})
+    features_read_context: bool = field(
+        default=False, metadata={"help": "Make features from question and context, as in the paper."}
+    )
     feature_statistics: Literal["token", "pooled"] = field(
         default="token", metadata={"help": "Whitening over tokens, or over pooled questions as in the paper."}
     )
@@ -100,7 +103,7 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
         teacher = None
     if model.question_encoder is not None:
         for records in filter(None, (train_records, dev_records)):
-            add_features(records, model.question_encoder)
+            add_features(records, model)
     trainer = ContextDistillationTrainer(
         model=model.reader,
         teacher_model=None if teacher is None else teacher.reader,
@@ -158,11 +161,19 @@ def cache_teacher(
         )
 
 
-def add_features(records: Records, encoder: QuestionEncoder) -> None:
+def add_features(records: Records, model: AwakeningModel) -> None:
     """Give each record the features of its question."""
-    features = encoder.encode([record["question"] for record in records])
+    contexts = feature_contexts(records, model.config)
+    features = model.encode_features([record["question"] for record in records], contexts)
     for record, vector in zip(records, features.tolist()):
         record["features"] = vector
+
+
+def feature_contexts(records: Records, config: AwakeningConfig) -> list[str] | None:
+    """What features read beside each question."""
+    if not config.features_read_context:
+        return None
+    return [context_of(record, config.context, config.passages) or "" for record in records]
 
 
 def _untrained_model(options: TrainOptions, base: PreTrainedModel, train_records: Records) -> AwakeningModel:
@@ -171,6 +182,7 @@ def _untrained_model(options: TrainOptions, base: PreTrainedModel, train_records
         base_model_name_or_path=options.model_name_or_path,
         context=options.context,
         passages=options.passages,
+        features_read_context=options.features_read_context,
         prompt=options.prompt,
         context_prompt=options.context_prompt,
         prompt_max_length=options.prompt_max_length,
@@ -184,7 +196,7 @@ def _untrained_model(options: TrainOptions, base: PreTrainedModel, train_records
             feature_dim=options.feature_dim,
             layer=float(options.feature_layer),
             statistics=options.feature_statistics,
-        ).fit_whitening([record["question"] for record in train_records])
+        ).fit_whitening([record["question"] for record in train_records], feature_contexts(train_records, config))
         encoder.config.backbone_name_or_path = options.model_name_or_path
     return AwakeningModel(config, _untrained_reader(options, base), tokenizer, encoder)
 

@@ -48,8 +48,10 @@ def evaluate_reader(
     if not records:
         raise InputError("no records to evaluate on.")
     questions = [record["question"] for record in records]
-    features = _features(model, records, questions, control, batch_size, seed)
     contexts = _contexts(model, records)
+    if contexts is None and model.config.context != "none":
+        contexts = model.write_contexts(questions, batch_size)
+    features = _features(model, records, contexts, control, batch_size, seed)
     adapter_off = model.reader.disable_adapter() if control == "off" else nullcontext()
     with adapter_off:
         output = model.generate(questions, contexts=contexts, features=features, batch_size=batch_size)
@@ -66,7 +68,7 @@ def evaluate_reader(
 def _features(
     model: AwakeningModel,
     records: Sequence[dict[str, Any]],
-    questions: list[str],
+    contexts: list[str] | None,
     control: Control,
     batch_size: int,
     seed: int,
@@ -78,7 +80,7 @@ def _features(
     if control == "none":
         return None
     relations = [record["relation"] for record in records if "relation" in record]
-    features = model.question_encoder.encode(questions, batch_size=batch_size)
+    features = model.encode_features([record["question"] for record in records], contexts, batch_size)
     return controlled_features(features, control, relations if len(relations) == len(records) else None, seed)
 
 

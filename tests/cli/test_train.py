@@ -51,6 +51,14 @@ def test_every_method_and_context_trains_reloads_and_answers(base, train_file, m
     assert [row["prediction"] for row in again["predictions"]] == [row["prediction"] for row in result["predictions"]]
 
 
+def test_features_may_read_the_context_too(base, train_file, tmp_path):
+    options = ["--context", "generated", "--features_read_context", "true"]
+    assert train(base, train_file, tmp_path / "reader", *options) == 0
+    model = AwakeningModel.from_pretrained(tmp_path / "reader")
+    features = [model.generate(["who?"], contexts=[context]).features for context in ("one", "another")]
+    assert not torch.allclose(*features)
+
+
 def test_a_reader_learns_from_a_teacher_that_reads_passages(base, train_file, tmp_path):
     assert train(base, train_file, tmp_path / "teacher", "--method", "lora", "--context", "passages") == 0
     assert train(base, train_file, tmp_path / "student", "--teacher", str(tmp_path / "teacher")) == 0
