@@ -69,6 +69,15 @@ def test_a_record_does_not_depend_on_its_batch_mates(tiny_model, tiny_tokenizer)
     assert together[0]["compressed_context"] and "compressed_context" not in RECORDS[0]
 
 
+def test_sentences_are_ranked_alone_and_each_says_what_it_is_about(tiny_model, tiny_tokenizer):
+    text = "It has 5.4 million people. Its capital is Suva! The sea is near."
+    sentences = [f"Fiji: {part}" for part in ("It has 5.4 million people.", "Its capital is Suva!", "The sea is near.")]
+    losses = [plain_loss(tiny_model, tiny_tokenizer, sentence, RECORDS[0]["question"]) for sentence in sentences]
+    record = RECORDS[0] | {"ctxs": [{"title": "Fiji", "text": text}]}
+    (best,) = ContextCompressor(tiny_model, tiny_tokenizer, target_tokens=1, sentences=True).compress([record])
+    assert best["compressed_context"] == sentences[losses.index(min(losses))]
+
+
 def test_a_title_stands_before_a_text_that_does_not_name_it(tiny_model, tiny_tokenizer):
     record = RECORDS[0] | {"ctxs": [{"title": "Nobel", "text": TEXTS[1]}]}
     (compressed,) = ContextCompressor(tiny_model, tiny_tokenizer).compress([record])
