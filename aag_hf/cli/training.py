@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import SaveStrategy, get_last_checkpoint
 
 from aag_hf.cli.stage import file_digest, is_finished
 from aag_hf.data.errors import InputError
@@ -54,7 +54,7 @@ def begin(output_dir: Path, settings: dict[str, Any], arguments: Seq2SeqTraining
     started = checkpoints / STARTED
     if started.is_file() and json.loads(started.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
         raise InputError(f"{checkpoints}: checkpoints of a run with other settings: remove them to start anew.")
-    if arguments.should_save and str(arguments.save_strategy) != "SaveStrategy.NO":
+    if arguments.should_save and arguments.save_strategy != SaveStrategy.NO:
         checkpoints.mkdir(parents=True, exist_ok=True)
         started.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
     return True
@@ -68,6 +68,9 @@ def run(trainer: Seq2SeqTrainer, arguments: Seq2SeqTrainingArguments) -> dict[st
     figures = {"train_loss": result.training_loss, "train_seconds": result.metrics["train_runtime"]}
     if trainer.eval_dataset is not None:
         figures |= trainer.evaluate()
+    if trainer.is_world_process_zero() and folder.is_dir() and not any(folder.iterdir()):
+        # The Trainer makes its folder even if it is to save nothing.
+        folder.rmdir()
     return figures
 
 

@@ -81,6 +81,7 @@ def test_a_finished_run_is_kept_and_another_one_refused(base, train_file, tmp_pa
     before = (tmp_path / "reader" / "config.json").stat().st_mtime_ns
     assert train(base, train_file, tmp_path / "reader") == 0
     assert (tmp_path / "reader" / "config.json").stat().st_mtime_ns == before
+    assert [path.name for path in tmp_path.iterdir()] == ["reader"]
     assert train(base, train_file, tmp_path / "reader", "--seed", "7") == 2
     assert "seed was '42', is '7'" in capsys.readouterr().err
 
