@@ -85,9 +85,9 @@ class Reader:
 DOCUMENT_READER = Reader("document", "reader with the real document (upper bound)", "lora", "passages", 4e-3)
 READERS = (
     Reader("lora_closed_book", "static LoRA, closed book", "lora", "none", 4e-3),
-    Reader("hyperlora_closed_book", "HyperLoRA, closed book", "aag", "none", 1e-3),
+    Reader("hyperlora_closed_book", "HyperLoRA, closed book", "aag", "none", 2e-3),
     Reader("lora_generated", "static LoRA + generated context", "lora", "generated", 4e-3),
-    Reader("aag", "AAG: HyperLoRA + generated context", "aag", "generated", 1e-3),
+    Reader("aag", "AAG: HyperLoRA + generated context", "aag", "generated", 2e-3),
 )
 
 READING = """\
