@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from aag_hf.hyperlora.hypernetwork import Site
     from aag_hf.hyperlora.state import AdapterState
 
+COMPUTE_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
 
 class HyperLoraLayer(BaseTunerLayer):
     """What PEFT recognises as a layer of this method."""
@@ -97,3 +99,9 @@ class HyperLoraNetworks(nn.Module, HyperLoraLayer):
     def get_base_layer(self) -> nn.Module:
         """The layer whose device and dtype PEFT moves new hypernetworks to."""
         return self._anchor[0].get_base_layer()
+
+    @property
+    def compute_dtype(self) -> torch.dtype | None:
+        """The type the adapted layers compute in; ``None`` where quantised weights do not tell."""
+        weight = getattr(self.get_base_layer(), "weight", None)
+        return weight.dtype if weight is not None and weight.dtype in COMPUTE_DTYPES else None

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from aag_hf.hyperlora.hypernetwork import HyperNetwork, Matrices, Site
+from aag_hf.hyperlora.hypernetwork import HyperNetwork, Site
 from aag_hf.hyperlora.layer import HyperLoraLinear, HyperLoraNetworks
 
 CONTAINER = "hypernetworks"
+
+Rows = tuple[torch.Tensor, ...]
 
 
 class AdapterState:
@@ -23,17 +25,29 @@ class AdapterState:
         networks: The hypernetworks by adapter name.
         active: Names of the active adapters.
         features: ``(batch, feature_dim)``.
+        dtype: What the layers compute in: all matrices are cast at once, not at every use. ``None`` leaves them.
         on_demand: Generate a site's matrices where they are used, not all at once. Activation checkpointing needs
             it: a checkpointed block recomputes what it uses, and a reentrant checkpoint backpropagates through its
             closure once per block, which only leaf tensors survive.
     """
 
-    def __init__(self, networks: nn.ModuleDict, active: list[str], features: torch.Tensor, on_demand: bool = False):
+    def __init__(
+        self,
+        networks: nn.ModuleDict,
+        active: list[str],
+        features: torch.Tensor,
+        dtype: torch.dtype | None = None,
+        on_demand: bool = False,
+    ):
         self.features = features
         self.networks: dict[str, HyperNetwork] = {name: networks[name] for name in active if name in networks}
-        self.generated: dict[str, Matrices] | None = None
+        self.generated: dict[str, dict[str, tuple[Rows, Rows]]] | None = None
         if not on_demand:
-            self.generated = {name: network(features) for name, network in self.networks.items()}
+            # Unbound, not indexed: the gradient of an index is as large as all sites together, once for each site.
+            self.generated = {
+                name: {kind: (a.to(dtype).unbind(), b.to(dtype).unbind()) for kind, (a, b) in network(features).items()}
+                for name, network in self.networks.items()
+            }
 
     def matrices(self, adapter_name: str, site: Site) -> tuple[torch.Tensor, torch.Tensor]:
         """A ``(batch, d_in, rank)`` and B ``(batch, rank, d_out)`` of one site."""
@@ -53,7 +67,9 @@ def adapter_scope(model: nn.Module, features: torch.Tensor) -> Iterator[None]:
         return
     check_features(container, features)
     checkpointed = [m for m in model.modules() if getattr(m, "gradient_checkpointing", False)] if model.training else []
-    state = AdapterState(container.hyperlora_net, container.active_adapters, features, on_demand=bool(checkpointed))
+    state = AdapterState(
+        container.hyperlora_net, container.active_adapters, features, container.compute_dtype, bool(checkpointed)
+    )
     functions = [module._gradient_checkpointing_func for module in checkpointed]
     for module, function in zip(checkpointed, functions):
         # Recomputation calls the block after this scope has ended: it must find this pass's state, no other.
