@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -29,6 +29,7 @@ from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorFor
 from aag_hf.data.contexts import ContextSource
 from aag_hf.data.embedded import resolve_model
 from aag_hf.data.errors import InputError
+from aag_hf.hyperlora.config import HYPERLORA
 from aag_hf.questions import QuestionEncoder
 
 
@@ -253,8 +254,11 @@ def load_part(directory: Path, base: PreTrainedModel, **kwargs: Any) -> PreTrain
     """
     if not (directory / "adapter_config.json").is_file():
         return load_language_model(str(directory), **kwargs)
+    # A plain adapter in single precision would have every layer convert its input and output at every token; a
+    # hypernetwork runs once a question and keeps its precision.
+    single_precision = PeftConfig.from_pretrained(directory).peft_type == HYPERLORA
     try:
-        return PeftModel.from_pretrained(share_weights(base), directory)
+        return PeftModel.from_pretrained(share_weights(base), directory, autocast_adapter_dtype=single_precision)
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"{directory}: this adapter does not fit {base.name_or_path or type(base).__name__}: load the base model "

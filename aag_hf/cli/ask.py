@@ -6,30 +6,26 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from aag_hf.awakening import AwakeningPipeline
+from aag_hf.awakening import AwakeningModel, AwakeningPipeline
 from aag_hf.cli.arguments import parse_arguments
-from aag_hf.cli.options import DTYPES, use_threads
-from aag_hf.data.errors import InputError
+from aag_hf.cli.options import LoadingOptions, device, use_threads
 
 
-@dataclass
-class AskOptions:
+@dataclass(kw_only=True)
+class AskOptions(LoadingOptions):
     """Options of ``aag ask``."""
 
     model: str = field(metadata={"help": "A saved model: directory or Hub id."})
     question: list[str] = field(metadata={"help": "One question or several."})
-    dtype: str = field(default="float32", metadata={"help": "Base weights: float32, bfloat16 or float16."})
-    threads: int | None = field(default=None, metadata={"help": "CPU threads."})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("ask", (AskOptions,), argv)
-    if options.dtype not in DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {options.dtype!r}.")
     use_threads(options.threads)
+    model = AwakeningModel.from_pretrained(options.model, **options.loading_arguments())
     console = Console()
-    for result in AwakeningPipeline(options.model, dtype=DTYPES[options.dtype])(options.question):
+    for result in AwakeningPipeline(model.to(device()))(options.question):
         console.print(f"[bold]{result['answer']}[/bold]", highlight=False)
         if result["context"] is not None:
             console.print(f"  context from memory: {result['context']}", highlight=False, style="dim")

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from aag_hf.awakening import AwakeningModel
 from aag_hf.cli.arguments import parse_arguments
-from aag_hf.cli.options import DTYPES, use_threads
+from aag_hf.cli.options import LoadingOptions, device, use_threads
 from aag_hf.data.errors import InputError
 from aag_hf.data.records import read_records
 from aag_hf.evaluation.controls import Control
@@ -19,7 +19,7 @@ from aag_hf.evaluation.report import plot_results, results_table, write_json
 
 
 @dataclass
-class EvaluateOptions:
+class EvaluateOptions(LoadingOptions):
     """Options of ``aag evaluate``."""
 
     model: list[str] = field(default_factory=list, metadata={"help": "Saved models; each is a row of the table."})
@@ -31,8 +31,6 @@ class EvaluateOptions:
     )
     batch_size: int = field(default=32, metadata={"help": "Questions a forward pass."})
     seed: int = field(default=29, metadata={"help": "Of the controls' shuffles."})
-    dtype: str = field(default="float32", metadata={"help": "Base weights: float32, bfloat16 or float16."})
-    threads: int | None = field(default=None, metadata={"help": "CPU threads."})
 
 
 def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
@@ -47,13 +45,11 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     for control in options.controls:
         if control not in get_args(Control):
             raise InputError(f"control must be one of {', '.join(get_args(Control))}, got {control!r}.")
-    if options.dtype not in DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {options.dtype!r}.")
     use_threads(options.threads)
     records = read_records(options.input)
     rows = []
     for path in options.model:
-        model = AwakeningModel.from_pretrained(path, dtype=DTYPES[options.dtype])
+        model = AwakeningModel.from_pretrained(path, **options.loading_arguments()).to(device())
         for control in ("none", *(options.controls if model.question_encoder is not None else ())):
             result = evaluate_reader(model, records, control=control, batch_size=options.batch_size, seed=options.seed)
             name = Path(path).name + ("" if control == "none" else f", {control.replace('_', ' ')}")

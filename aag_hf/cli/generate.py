@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from aag_hf.awakening.decoding import generate_texts
 from aag_hf.awakening.model import is_encoder_decoder, load_language_model, load_part
 from aag_hf.cli.arguments import parse_arguments
-from aag_hf.cli.options import DTYPES, ModelOptions, use_threads
+from aag_hf.cli.options import ModelOptions, device, use_threads
 from aag_hf.collators import DataCollatorForContextGeneration
 from aag_hf.data.contexts import GENERATOR_PROMPT
 from aag_hf.data.errors import InputError
@@ -50,8 +50,9 @@ def generate(options: GenerateOptions) -> Records:
             raise InputError(f"{name} is missing.")
     use_threads(options.threads)
     records = read_records(options.input)
-    base = load_language_model(options.model_name_or_path, dtype=DTYPES[options.dtype])
-    models = [load_part(Path(directory), base, dtype=DTYPES[options.dtype]) for directory in options.generator]
+    loading = options.loading_arguments()
+    base = load_language_model(options.model_name_or_path, **loading)
+    models = [load_part(Path(directory), base, **loading).to(device()) for directory in options.generator]
     tokenizer = AutoTokenizer.from_pretrained(options.generator[0])
     collator = DataCollatorForContextGeneration(tokenizer, is_encoder_decoder(models[0]), options.prompt)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from aag_hf.data.errors import InputError
 
@@ -11,13 +12,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 @dataclass
-class ModelOptions:
-    """The language model and how it is loaded."""
+class LoadingOptions:
+    """How a language model is loaded."""
 
-    model_name_or_path: str = field(
-        default="embedded", metadata={"help": "Base model: a directory, a Hub id, or 'embedded' (SmolLM2-135M)."}
-    )
     dtype: str = field(default="float32", metadata={"help": "Base weights: float32, bfloat16 or float16."})
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "As in transformers; on CPUs without AMX 'eager' is the fastest in bfloat16."}
+    )
     threads: int | None = field(default=None, metadata={"help": "CPU threads; under load 1 can beat 2."})
 
     def __post_init__(self) -> None:
@@ -25,6 +26,19 @@ class ModelOptions:
             raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads must be positive, got {self.threads}.")
+
+    def loading_arguments(self) -> dict[str, Any]:
+        """The fields under the names of `from_pretrained`."""
+        return {"dtype": DTYPES[self.dtype], "attn_implementation": self.attn_implementation}
+
+
+@dataclass
+class ModelOptions(LoadingOptions):
+    """The language model and how it is loaded."""
+
+    model_name_or_path: str = field(
+        default="embedded", metadata={"help": "Base model: a directory, a Hub id, or 'embedded' (SmolLM2-135M)."}
+    )
 
 
 @dataclass
@@ -47,6 +61,11 @@ class AdapterOptions:
             "lora_dropout": self.lora_dropout,
             "target_modules": "all-linear" if targets == ["all-linear"] else targets,
         }
+
+
+def device() -> torch.device:
+    """The accelerator of this process, or the CPU."""
+    return PartialState().device
 
 
 def use_threads(threads: int | None) -> None:

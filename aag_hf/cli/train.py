@@ -15,7 +15,7 @@ from aag_hf import HyperLoraConfig
 from aag_hf.awakening import AwakeningConfig, AwakeningModel, share_weights
 from aag_hf.awakening.model import is_encoder_decoder, load_language_model
 from aag_hf.cli.arguments import parse_arguments
-from aag_hf.cli.options import DTYPES, AdapterOptions, ModelOptions, use_threads
+from aag_hf.cli.options import AdapterOptions, ModelOptions, use_threads
 from aag_hf.cli.stage import new_directory
 from aag_hf.cli.training import begin, run, settings_of, trained_parameters
 from aag_hf.collators import DataCollatorForContextDistillation
@@ -90,7 +90,7 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
     set_seed(arguments.seed)
     train_records = read_records(options.train_file)
     dev_records = read_records(options.dev_file) if options.dev_file else None
-    base = load_language_model(options.model_name_or_path, dtype=DTYPES[options.dtype])
+    base = load_language_model(options.model_name_or_path, **options.loading_arguments()).to(arguments.device)
     model = _untrained_model(options, base, train_records)
     teacher = None if options.teacher is None else load_teacher(options.teacher, options.model_name_or_path, base)
     collator = model.reader_collator()

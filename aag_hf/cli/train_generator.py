@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, set_seed
 
 from aag_hf.awakening.model import is_encoder_decoder, load_language_model
 from aag_hf.cli.arguments import parse_arguments
-from aag_hf.cli.options import DTYPES, AdapterOptions, ModelOptions, use_threads
+from aag_hf.cli.options import AdapterOptions, ModelOptions, use_threads
 from aag_hf.cli.stage import new_directory
 from aag_hf.cli.training import begin, run, settings_of
 from aag_hf.collators import DataCollatorForContextGeneration
@@ -60,7 +60,7 @@ def train_generator(options: TrainGeneratorOptions, arguments: ContextGeneratorC
     records = read_records(options.train_file)
     if options.folds > 1:
         records = [record for record in records if fold_of(record, options.folds) != options.fold]
-    model = load_language_model(options.model_name_or_path, dtype=DTYPES[options.dtype])
+    model = load_language_model(options.model_name_or_path, **options.loading_arguments())
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(options.model_name_or_path))
     encoder_decoder = is_encoder_decoder(model)
     if options.method == "lora":

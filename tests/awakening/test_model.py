@@ -85,6 +85,15 @@ def test_loaded_in_a_fresh_process_it_gives_the_same_answers(model, tmp_path):
     assert json.loads(result.stdout.splitlines()[-1]) == [expected.answers, expected.contexts]
 
 
+def test_over_half_precision_plain_adapters_take_its_type_and_hypernetworks_keep_theirs(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    loaded = AwakeningModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    adapters = {"lora_": loaded.generator, "hyperlora_net": loaded.reader}
+    types = {name: {p.dtype for n, p in part.named_parameters() if name in n} for name, part in adapters.items()}
+    assert types == {"lora_": {torch.bfloat16}, "hyperlora_net": {torch.float32}}
+    assert loaded.generate(QUESTIONS[:2]).answers
+
+
 def test_saved_model_refers_to_its_base_and_does_not_copy_it(model, tmp_path):
     model.save_pretrained(tmp_path)
     base_size = sum(p.numel() for p in model.question_encoder.backbone.parameters()) * 4

@@ -14,10 +14,10 @@ ROWS = [
     "base model, closed book",
     "static LoRA, closed book",
     "HyperLoRA, closed book",
-    "  the same, features shuffled",
+    "  … features shuffled",
     "static LoRA + generated context",
     "AAG: HyperLoRA + generated context",
-    "  the same, features shuffled",
+    "  … features shuffled",
     "reader with the real document (upper bound)",
 ]
 
@@ -43,8 +43,16 @@ def test_the_table_has_every_row_and_every_question(finished):
 
 
 def test_no_country_stands_in_two_splits(finished):
-    countries = [{r["entity"] for r in read_records(finished / "data" / f"{s}.jsonl.gz")} for s in ("train", "test")]
-    assert not countries[0] & countries[1]
+    splits = ("generator", "train", "dev", "test")
+    countries = [{r["entity"] for r in read_records(finished / "data" / f"{split}.jsonl.gz")} for split in splits]
+    assert all(countries) and len(set.union(*countries)) == sum(map(len, countries))
+
+
+def test_readers_learn_from_contexts_about_countries_the_generator_never_saw(finished):
+    trained_on = json.loads((finished / "generator" / "settings.json").read_text())["train_file"]
+    seen = {record["entity"] for record in read_records(trained_on)}
+    read = {record["entity"] for record in read_records(finished / "generated" / "train.jsonl.gz")}
+    assert seen and read and not seen & read
 
 
 def test_both_adapters_train_about_as_much(finished):
