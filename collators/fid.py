@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from aag_hf.collators.prompts import mark_tokens
 from aag_hf.data.errors import InputError
 
 _BEFORE_QUESTION = "question: "
@@ -66,6 +67,10 @@ class DataCollatorForFiD:
                 raise InputError(f"{name} is {value}: it must be at least 1.")
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        return {**self.passage_inputs(records), "labels": self._encode_answers(records)}
+
+    def passage_inputs(self, records: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """A batch without labels: `input_ids`, `attention_mask` and `question_mask`."""
         questions = [self._encode_passages(record) for record in records]
         count = max(len(passages) for passages in questions)
         width = self._padded_length(len(ids) for passages in questions for ids, _ in passages)
@@ -78,27 +83,10 @@ class DataCollatorForFiD:
                 input_ids[row, column, : len(ids)] = torch.tensor(ids)
                 attention_mask[row, column, : len(ids)] = 1
                 question_mask[row, column, : len(ids)] = torch.tensor(in_question)
-        return {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "question_mask": question_mask,
-            "labels": self._encode_answers(records),
-        }
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "question_mask": question_mask}
 
-    def _encode_passages(self, record: dict[str, Any]) -> list[tuple[list[int], list[bool]]]:
-        """Token ids of each passage, and which of them belong to the question."""
-        question = _BEFORE_QUESTION + record["question"].strip()
-        self._require_question_fits(record, question)
-        texts = [f"{question} {passage}" for passage in self._passages(record)]
-        encoded = self.tokenizer(texts, truncation=True, max_length=self.max_length, return_offsets_mapping=True)
-        start, end = len(_BEFORE_QUESTION), len(question)
-        return [
-            # Some tokenizers count the space before a word as its own: overlap, not containment, decides.
-            (ids, [first < end and last > max(start, first) for first, last in offsets])
-            for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"])
-        ]
-
-    def _passages(self, record: dict[str, Any]) -> list[str]:
+    def passage_texts(self, record: dict[str, Any]) -> list[str]:
+        """What is read of each passage beside the question: title and context."""
         passages = (record.get("ctxs") or [])[: self.num_passages]
         if not passages:
             raise InputError(f"record {record['id']!r} has no passages: retrieve some into its 'ctxs' first.")
@@ -106,6 +94,17 @@ class DataCollatorForFiD:
             if not (passage.get("text") or "").strip():
                 raise InputError(f"record {record['id']!r}: ctxs[{position}] has no text.")
         return [f"title: {passage.get('title') or ''} context: {passage['text']}" for passage in passages]
+
+    def _encode_passages(self, record: dict[str, Any]) -> list[tuple[list[int], list[bool]]]:
+        """Token ids of each passage, and which of them belong to the question."""
+        question = _BEFORE_QUESTION + record["question"].strip()
+        self._require_question_fits(record, question)
+        texts = [f"{question} {passage}" for passage in self.passage_texts(record)]
+        encoded = self.tokenizer(texts, truncation=True, max_length=self.max_length, return_offsets_mapping=True)
+        span = len(_BEFORE_QUESTION), len(question)
+        return [
+            (ids, mark_tokens(offsets, [span])) for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"])
+        ]
 
     def _require_question_fits(self, record: dict[str, Any], question: str) -> None:
         length = len(self.tokenizer(question)["input_ids"])

@@ -1,10 +1,14 @@
 """Prompts as token ids: truncation takes from the context, never from the question."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from aag_hf.data.errors import InputError
+
+Span = tuple[int, int]
 
 
 def check_prompt(field: str, prompt: str, contexts: int) -> None:
@@ -25,28 +29,33 @@ def check_prompt(field: str, prompt: str, contexts: int) -> None:
 def encode_prompt(
     tokenizer: PreTrainedTokenizerBase, template: str, record: dict[str, Any], context: str | None, max_length: int
 ) -> list[int]:
+    """Token ids of a filled `template`: see :func:`encode_marked_prompt`."""
+    return encode_marked_prompt(tokenizer, template, record, context, max_length)[0]
+
+
+def encode_marked_prompt(
+    tokenizer: PreTrainedTokenizerBase, template: str, record: dict[str, Any], context: str | None, max_length: int
+) -> tuple[list[int], list[bool]]:
     """Fill `template` and tokenize it, dropping the context's last tokens where it is longer than `max_length`.
 
     Args:
-        tokenizer: A fast tokenizer: truncation goes by the offsets of its tokens.
+        tokenizer: A fast tokenizer where there is a context or the marks are read: both go by the tokens' offsets.
         template: Text with ``{question}`` and, if there is a context, ``{context}``; see :func:`check_prompt`.
         record: What has the question.
         context: The context, or ``None``.
         max_length: Most tokens, special ones included.
 
     Returns:
-        Token ids.
+        Token ids, and for each whether it belongs to the question.
 
     Raises:
         InputError: The prompt does not fit even without its context.
     """
-    # Split before filling: question and context may hold braces of their own.
-    before, _, after = template.partition("{context}") if context is not None else ("", "", template)
-    before, after = (part.replace("{question}", record["question"]) for part in (before, after))
-    context = context or ""
-    encoded = tokenizer(before + context + after, return_offsets_mapping=bool(context))
-    ids, start, end = encoded["input_ids"], len(before), len(before) + len(context)
-    inside = [i for i, (a, b) in enumerate(encoded.get("offset_mapping", [])) if a >= start and b <= end and b > a]
+    values = {"{question}": record["question"]} | ({} if context is None else {"{context}": context})
+    text, spans = _fill(template, values)
+    encoded = tokenizer(text, return_offsets_mapping=tokenizer.is_fast)
+    ids, offsets = encoded["input_ids"], encoded.get("offset_mapping", [])
+    inside = [i for i, (a, b) in enumerate(offsets) if any(start <= a < b <= end for start, end in spans["{context}"])]
     excess = max(len(ids) - max_length, 0)
     if excess > len(inside):
         raise InputError(
@@ -54,7 +63,34 @@ def encode_prompt(
             f"is {max_length}: raise max_length or shorten the question."
         )
     dropped = set(inside[len(inside) - excess :])
-    return [token for i, token in enumerate(ids) if i not in dropped]
+    in_question = mark_tokens(offsets, spans["{question}"])
+    return (
+        [token for i, token in enumerate(ids) if i not in dropped],
+        [mark for i, mark in enumerate(in_question) if i not in dropped],
+    )
+
+
+def mark_tokens(offsets: Sequence[Span], spans: Sequence[Span]) -> list[bool]:
+    """Which tokens belong to one of some spans of the text.
+
+    Args:
+        offsets: Where each token starts and ends in the text.
+        spans: Where each span does.
+    """
+    # Some tokenizers count the space before a word as its own: overlap, not containment, decides.
+    return [any(first < end and last > max(start, first) for start, end in spans) for first, last in offsets]
+
+
+def _fill(template: str, values: dict[str, str]) -> tuple[str, dict[str, list[Span]]]:
+    """The filled template, and where each value stands in it; values may hold placeholders as text."""
+    text = ""
+    spans: dict[str, list[Span]] = {"{question}": [], "{context}": []}
+    for piece in re.split(r"(\{question\}|\{context\})", template):
+        filled = values.get(piece, piece)
+        if piece in values:
+            spans[piece].append((len(text), len(text) + len(filled)))
+        text += filled
+    return text, spans
 
 
 def encode_target(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from aag_hf.collators import DataCollatorForContextDistillation
+from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForFiD
 from aag_hf.data.errors import InputError
 
 RECORDS = [
@@ -182,3 +182,59 @@ def test_a_tokenizer_without_offsets_is_refused_before_any_batch(tiny_tokenizer)
 
     with pytest.raises(InputError, match="Slow has no offsets: load the tokenizer with use_fast=True"):
         collator_of(Slow())
+
+
+def fid_collator_of(tokenizer, **options):
+    options = {"context": "passages", "fid": True, "teacher_fid": True, "passages": 1, "teacher_passages": 2, **options}
+    return collator_of(tokenizer, is_encoder_decoder=True, **options)
+
+
+def test_fusion_in_decoder_reads_passages_apart_as_its_own_collator_writes_them(tiny_tokenizer):
+    collator = fid_collator_of(tiny_tokenizer, question_mask=True)
+    batch, prompts = collator(RECORDS), collator.generation_inputs(RECORDS)
+    for prefix, passages in (("", 1), ("teacher_", 2)):
+        alone = DataCollatorForFiD(tiny_tokenizer, num_passages=passages)(RECORDS)
+        for name in ("input_ids", "attention_mask", "question_mask"):
+            assert torch.equal(batch[prefix + name], alone[name]), prefix + name
+    # The second record has one passage: the teacher's other one is padding.
+    assert batch["teacher_attention_mask"].any(-1).tolist() == [[True, True], [True, False]]
+    assert torch.equal(batch["labels"], batch["teacher_labels"])
+    assert set(prompts) == {"input_ids", "attention_mask", "features"}
+    assert torch.equal(prompts["input_ids"], batch["input_ids"])
+
+
+def test_a_reader_of_one_context_is_not_a_reader_of_passages(tiny_tokenizer):
+    batch = fid_collator_of(tiny_tokenizer, context="generated")(RECORDS)
+    plain = collator_of(tiny_tokenizer, is_encoder_decoder=True)(RECORDS)
+    assert torch.equal(batch["input_ids"], plain["input_ids"]) and batch["teacher_input_ids"].dim() == 3
+
+
+@pytest.mark.parametrize("fid", [False, True])
+@pytest.mark.parametrize("max_length", [60, 256])
+def test_the_question_mask_marks_the_same_question_for_student_and_teacher(tiny_tokenizer, fid, max_length):
+    """Where the context, cut or not, repeats the question, too."""
+    asked = [{**r, "generated_context": r["question"] * 2} for r in RECORDS]
+    collator = collator_of(
+        tiny_tokenizer, is_encoder_decoder=True, question_mask=True, teacher_fid=fid, max_length=max_length
+    )
+    batch = collator(asked)
+    for prefix in ("", "teacher_"):
+        ids, mask = (batch[prefix + name].flatten(0, -2) for name in ("input_ids", "question_mask"))
+        assert mask.dtype == torch.bool and mask.shape == ids.shape
+        passages = len(ids) // len(asked)
+        for i, row in enumerate(rows(ids, mask)):
+            assert tiny_tokenizer.decode(row) in (asked[i // passages]["question"], "")
+        assert mask.unflatten(0, (len(asked), -1)).any(-1)[:, 0].all()
+    assert "question_mask" not in collator_of(tiny_tokenizer, is_encoder_decoder=True)(asked)
+
+
+@pytest.mark.parametrize("name", ["fid", "teacher_fid", "question_mask"])
+def test_what_needs_an_encoder_is_refused_for_a_causal_model(tiny_tokenizer, name):
+    with pytest.raises(InputError, match=f"{name} is for encoder-decoder models: leave it off"):
+        collator_of(tiny_tokenizer, **{name: True})
+
+
+@pytest.mark.parametrize("name", ["passages", "teacher_passages"])
+def test_no_passages_are_refused(tiny_tokenizer, name):
+    with pytest.raises(InputError, match=f"{name} is 0: read at least 1"):
+        collator_of(tiny_tokenizer, **{name: 0})

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
 from aag_hf.collators.padding import pad, pad_inputs, pad_sequence_to_sequence
-from aag_hf.collators.prompts import check_prompt, encode_prompt, encode_target
+from aag_hf.collators.prompts import check_prompt, encode_marked_prompt, encode_prompt, encode_target
 from aag_hf.data.errors import InputError
 
 PROMPT = "{context}\nQ: {question} A:"
@@ -40,6 +40,18 @@ def test_context_between_two_copies_of_the_question_is_what_is_cut(tokenizer):
     ids = encode_prompt(tokenizer, "{question} {context} {question}", record("a?"), "a? a? a?", 10)
     assert tokenizer.decode(ids, skip_special_tokens=True).startswith("a? a?")
     assert tokenizer.decode(ids, skip_special_tokens=True).endswith(" a?")
+
+
+@pytest.mark.parametrize("template", [PROMPT, "{question} {context}", "Q: {question} A:"])
+@pytest.mark.parametrize("max_length", [20, 100])
+def test_tokens_of_the_question_are_marked_by_place_not_by_text(tokenizer, template, max_length):
+    context = None if "{context}" not in template else "where? or where?"
+    ids, marks = encode_marked_prompt(tokenizer, template, record(), context, max_length)
+    assert len(marks) == len(ids)
+    text = tokenizer.decode(ids)
+    place = text.index("where?") if template.startswith("{question}") else text.rindex("where?")
+    assert tokenizer.decode([token for token, mark in zip(ids, marks) if mark]) == "where?"
+    assert tokenizer.decode(ids[: marks.index(True)]) == text[:place]
 
 
 @pytest.mark.parametrize("context", [None, "too long to fit"])
