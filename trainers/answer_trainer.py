@@ -6,7 +6,7 @@ from torch import nn
 from transformers import Seq2SeqTrainer
 
 from aag_hf.data.errors import InputError
-from aag_hf.trainers.answer_logits import is_encoder_decoder
+from aag_hf.trainers.answer_logits import QUESTION_MASK, is_encoder_decoder
 
 TEACHER = "teacher_"
 
@@ -44,6 +44,6 @@ class AnswerTrainer(Seq2SeqTrainer):
         loss, _, _ = super().prediction_step(model, inputs, True)
         if prediction_loss_only or not self.args.predict_with_generate:
             return loss, None, None
-        prompts = {n: v for n, v in inputs.items() if n != "labels" and not n.startswith(TEACHER)}
+        prompts = {n: v for n, v in inputs.items() if n not in ("labels", QUESTION_MASK) and not n.startswith(TEACHER)}
         _, tokens, _ = super().prediction_step(model, prompts, False, *args, **kwargs)
         return loss, tokens, inputs["labels"]

@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from aag_hf import HyperLoraConfig
+from aag_hf import FiDT5ForConditionalGeneration, HyperLoraConfig
 
 FEATURES = 6
 
@@ -89,3 +89,39 @@ def options(tmp_path):
         "learning_rate": 1e-2,
         "save_strategy": "no",
     }
+
+
+@pytest.fixture
+def passage_records(records):
+    """Four records with 2, 1, 3 and 2 passages to read."""
+    return [
+        {**record, "ctxs": [{"title": f"t{p}", "text": f"{p} " * (1 + (i + p) % 3)} for p in range(count)]}
+        for i, (record, count) in enumerate(zip(records, [2, 1, 3, 2]))
+    ]
+
+
+@pytest.fixture
+def load_fid(tiny_t5_dir):
+    """``load_fid("full" | "hyperlora")``: a Fusion-in-Decoder reader whose attentions can be read."""
+
+    def load_fid(adapter="full", seed=1, **options):
+        model = FiDT5ForConditionalGeneration.from_pretrained(
+            tiny_t5_dir, dtype=torch.float64, attn_implementation="eager"
+        )
+        torch.manual_seed(seed)
+        if adapter == "full":
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(0.05 * torch.randn_like(parameter))
+            return model
+        config = HyperLoraConfig(
+            task_type="SEQ_2_SEQ_LM",
+            target_modules=["q", "v", "wo"],
+            r=2,
+            feature_dim=FEATURES,
+            hidden_dim=8,
+            **options,
+        )
+        return get_peft_model(model, config).double()
+
+    return load_fid

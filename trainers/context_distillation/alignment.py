@@ -1,12 +1,17 @@
 """Which layers, tokens and rows of student and teacher the alignment losses compare."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from aag_hf.data.errors import InputError
 
+Alignment = Literal["question", "position"]
+Layers = Literal["all", "select"]
 
-def selected_layers(num_layers: int, layers: str) -> list[int]:
+
+def selected_layers(num_layers: int, layers: Layers) -> list[int]:
     """Which of ``num_layers`` to align: ``"all"``, or ``"select"`` for the first, the middle and the last one.
 
     Raises:

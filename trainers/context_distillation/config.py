@@ -1,22 +1,31 @@
 """Arguments of the reader's training."""
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 from transformers import Seq2SeqTrainingArguments
 
 from aag_hf.data.errors import InputError
+from aag_hf.trainers.context_distillation.aligned_terms import ATTENTION, HIDDEN
+from aag_hf.trainers.context_distillation.alignment import Alignment, Layers
 
 
 @dataclass
 class ContextDistillationConfig(Seq2SeqTrainingArguments):
     """[`~transformers.Seq2SeqTrainingArguments`] of [`ContextDistillationTrainer`].
 
-    Parameters of the loss (paper, section 3.3): ``alpha · CE(gold) + (1 − alpha) · T² · KL(teacher ‖ student)``.
+    Parameters of the loss (paper, section 3.3): ``alpha · CE(gold) + (1 − alpha) · T² · KL(teacher ‖ student) +
+    hidden_weight · L_hid + attention_weight · L_attn``.
 
     Args:
         alpha (`float`): Weight of the gold answer's cross-entropy when there is a teacher; the paper's distillation
             weight 0.4 is ``alpha=0.6``.
         temperature (`float`): Softmax temperature T of the distillation term.
+        hidden_weight (`float`): Weight of the hidden states' alignment with the teacher's.
+        attention_weight (`float`): Weight of the attentions' alignment; both models need eager attention.
+        alignment (`"question"` or `"position"`): Which encoder tokens are compared, beside the answer positions; see
+            [`~aag_hf.trainers.context_distillation.aligned_terms.aligned_terms`].
+        layers (`"all"` or `"select"`): Align every layer, or the first, the middle and the last.
 
     Parameters of the Trainer with another default:
 
@@ -29,6 +38,14 @@ class ContextDistillationConfig(Seq2SeqTrainingArguments):
 
     alpha: float = field(default=0.6, metadata={"help": "Weight of the answer's cross-entropy beside a teacher."})
     temperature: float = field(default=3.0, metadata={"help": "Softmax temperature of the distillation term."})
+    hidden_weight: float = field(default=0.0, metadata={"help": "Weight of the hidden states' alignment."})
+    attention_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the attentions' alignment; needs eager attention, which is slower."}
+    )
+    alignment: Alignment = field(
+        default="question", metadata={"help": "Encoder tokens to align: the 'question', or each 'position'."}
+    )
+    layers: Layers = field(default="all", metadata={"help": "Layers to align: 'all', or 'select' first, middle, last."})
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Keep off: the collator reads the records' own columns."}
     )
@@ -39,3 +56,15 @@ class ContextDistillationConfig(Seq2SeqTrainingArguments):
             raise InputError(f"alpha must be in [0, 1], got {self.alpha}.")
         if self.temperature <= 0.0:
             raise InputError(f"temperature must be positive, got {self.temperature}.")
+        for name, choices in (("alignment", Alignment), ("layers", Layers)):
+            if getattr(self, name) not in get_args(choices):
+                raise InputError(f"{name} must be one of {', '.join(get_args(choices))}, got {getattr(self, name)!r}.")
+        for name in ("hidden_weight", "attention_weight"):
+            if not getattr(self, name) >= 0.0:
+                raise InputError(f"{name} must not be negative, got {getattr(self, name)}.")
+
+    @property
+    def alignment_weights(self) -> dict[str, float]:
+        """Weights of the alignment terms by name, of those that are not 0."""
+        weights = {HIDDEN: self.hidden_weight, ATTENTION: self.attention_weight}
+        return {name: weight for name, weight in weights.items() if weight > 0.0}

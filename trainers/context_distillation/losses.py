@@ -263,7 +263,10 @@ def _paired_mask(
 
 def _require_pairs(student: Sequence[Tensor], teacher: Sequence[Tensor], what: str) -> None:
     if len(student) != len(teacher) or not len(student):
-        raise InputError(f"{what} of {len(student)} student and {len(teacher)} teacher layers: align equally many.")
+        raise InputError(
+            f"{what} of {len(student)} student and {len(teacher)} teacher layers: align equally many, as "
+            "layers='select' does."
+        )
     for ours, theirs in zip(student, teacher):
         if ours.shape[1:] != theirs.shape[1:] or theirs.shape[0] % max(ours.shape[0], 1):
             raise InputError(

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from aag_hf.data.contexts import context_of, target_of
 from aag_hf.data.errors import InputError
 from aag_hf.data.jsonl import write_whole
 from aag_hf.trainers.answer_logits import IGNORE_INDEX, answer_logits
@@ -104,7 +103,8 @@ class TeacherCache:
             raise InputError(f"top_k is {top_k}: keep at least 1 logit, or None for all.")
         key = {
             **key,
-            **_reading(collator),
+            **collator.teacher_reading(),
+            "tokenizer": tokenizer_fingerprint(collator.tokenizer),
             "weights": weights_fingerprint(teacher),
             "vocabulary": teacher.config.get_text_config().vocab_size,
             "top_k": top_k,
@@ -183,19 +183,6 @@ def cached_distillation_kl(logits: Tensor, labels: Tensor, columns: Columns, tem
     return topk_distillation_kl(logits, *record, None, temperature)
 
 
-def _reading(collator: DataCollatorForContextDistillation) -> dict[str, Any]:
-    """What turns a record into what the teacher reads."""
-    source = collator.teacher_context
-    return {
-        "teacher_context": source,
-        "passages": collator.passages if source == "passages" else None,
-        "teacher_prompt": collator.prompt if source == "none" else collator.context_prompt,
-        "max_length": collator.max_length,
-        "answer_max_length": collator.answer_max_length,
-        "tokenizer": tokenizer_fingerprint(collator.tokenizer),
-    }
-
-
 def _check_key(directory: Path, key: dict[str, Any]) -> None:
     remedy = "choose another folder for the cache, or remove it."
     if not (directory / KEY).is_file():
@@ -220,7 +207,7 @@ def _waiting(
     digests = {identifier: place.digest for identifier, place in places.items()}
     for record in records:
         identifier = record["id"]
-        digest = text_fingerprint(_texts(record, collator))
+        digest = text_fingerprint(collator.teacher_texts(record))
         if digests.setdefault(identifier, digest) != digest:
             raise InputError(
                 f"record {identifier}: its question, target or context is not what the teacher cache {directory} holds "
@@ -228,14 +215,7 @@ def _waiting(
             )
         if identifier not in places:
             waiting[identifier] = record
-    return sorted(waiting.values(), key=lambda record: -sum(map(len, _texts(record, collator))))
-
-
-def _texts(record: dict[str, Any], collator: DataCollatorForContextDistillation) -> list[str]:
-    """What the teacher reads of a record, and what it predicts."""
-    assert collator.teacher_context is not None
-    context = context_of(record, collator.teacher_context, collator.passages)
-    return [record["question"], target_of(record), context or ""]
+    return sorted(waiting.values(), key=lambda record: -sum(map(len, collator.teacher_texts(record))))
 
 
 @torch.no_grad()
@@ -245,7 +225,7 @@ def _answer_rows(
     """The teacher's answer tokens of a batch: how many each record has, and the rows of them all."""
     inputs = collator.teacher_inputs(records)
     counts = (inputs["labels"] != IGNORE_INDEX).sum(dim=1).tolist()
-    entries = [Entry(r["id"], text_fingerprint(_texts(r, collator)), n) for r, n in zip(records, counts)]
+    entries = [Entry(r["id"], text_fingerprint(collator.teacher_texts(r)), n) for r, n in zip(records, counts)]
     device = next(teacher.parameters()).device
     logits, labels = answer_logits(teacher.eval(), {name: value.to(device) for name, value in inputs.items()})
     if key["top_k"] is None:

@@ -9,8 +9,9 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
 from aag_hf.data.errors import InputError
-from aag_hf.trainers.answer_logits import answer_logits
+from aag_hf.trainers.answer_logits import AnswerOutputs, answer_outputs
 from aag_hf.trainers.answer_trainer import TEACHER, AnswerTrainer
+from aag_hf.trainers.context_distillation.aligned_terms import ATTENTION, Reading, aligned_terms, check_alignable
 from aag_hf.trainers.context_distillation.config import ContextDistillationConfig
 from aag_hf.trainers.context_distillation.losses import answer_cross_entropy, distillation_kl
 from aag_hf.trainers.context_distillation.teacher_cache import cached_distillation_kl, is_cached
@@ -19,8 +20,9 @@ from aag_hf.trainers.context_distillation.teacher_cache import cached_distillati
 class ContextDistillationTrainer(AnswerTrainer):
     """Trains a reader on answers and, with a teacher, on the teacher's distribution over the answer tokens.
 
-    Student and teacher read different prompts about the same question; only the answer tokens meet in the loss. Each
-    term is logged by its name: `answer_cross_entropy`, `distillation_kl`.
+    Student and teacher read different prompts about the same question; the answer tokens meet in the loss and, if
+    `args` give alignment a weight, states at tokens that both read. Each term is logged by its name:
+    `answer_cross_entropy`, `distillation_kl`, `hidden_alignment`, `attention_alignment`.
 
     Args:
         teacher_model: A model of the same vocabulary, frozen here; it may share its weights with the student (see
@@ -30,8 +32,8 @@ class ContextDistillationTrainer(AnswerTrainer):
             [`~aag_hf.collators.DataCollatorForContextDistillation`].
 
     Raises:
-        InputError: The teacher's vocabulary is not the student's, the teacher holds weights that the student trains, or
-            a batch has no teacher inputs.
+        InputError: The teacher's vocabulary is not the student's, the teacher holds weights that the student trains,
+            the states of the two cannot be aligned, or a batch has no teacher inputs.
 
     Example:
 
@@ -57,6 +59,8 @@ class ContextDistillationTrainer(AnswerTrainer):
         if teacher_model is not None:
             self._check_vocabulary(teacher_model)
             self._check_trained_apart(teacher_model)
+            if self.args.alignment_weights:
+                check_alignable(self.model, teacher_model, self.args.alignment_weights, self.args.alignment)
             teacher_model.requires_grad_(False)
             self.teacher = self.accelerator.prepare_model(teacher_model, evaluation_mode=True).eval()
 
@@ -69,16 +73,21 @@ class ContextDistillationTrainer(AnswerTrainer):
     ) -> Any:
         teacher_inputs = {n.removeprefix(TEACHER): v for n, v in inputs.items() if n.startswith(TEACHER)}
         student_inputs = {n: v for n, v in inputs.items() if not n.startswith(TEACHER)}
-        logits, labels = answer_logits(model, student_inputs)
-        terms = {"answer_cross_entropy": answer_cross_entropy(logits, labels)}
-        loss = terms["answer_cross_entropy"]
-        if self.args.alpha < 1.0 and (self.teacher is not None or is_cached(teacher_inputs)):
-            terms["distillation_kl"] = self._distillation_kl(logits, labels, teacher_inputs)
-            loss = self.args.alpha * loss + (1.0 - self.args.alpha) * terms["distillation_kl"]
+        student = answer_outputs(model, student_inputs | self._states_to_return())
+        terms = {"answer_cross_entropy": answer_cross_entropy(student.logits, student.labels)}
+        has_teacher = self.teacher is not None or is_cached(teacher_inputs)
+        if has_teacher:
+            terms |= self._teacher_terms(student, student_inputs, teacher_inputs)
+        weights = {
+            "answer_cross_entropy": self.args.alpha if has_teacher else 1.0,
+            "distillation_kl": 1.0 - self.args.alpha,
+            **self.args.alignment_weights,
+        }
+        loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         collected = self._training_terms if model.training else self._evaluation_terms
         for name, value in terms.items():
             collected[name].append(value.detach().float())
-        return (loss, {"logits": logits}) if return_outputs else loss
+        return (loss, {"logits": student.logits}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
@@ -97,19 +106,48 @@ class ContextDistillationTrainer(AnswerTrainer):
         terms.clear()
         return means
 
-    def _distillation_kl(self, logits: torch.Tensor, labels: torch.Tensor, teacher: dict[str, Any]) -> torch.Tensor:
-        if is_cached(teacher):
-            return cached_distillation_kl(logits, labels, teacher, self.args.temperature)
-        return distillation_kl(logits, self._teacher_logits(teacher, labels), None, self.args.temperature)
+    def _teacher_terms(
+        self, student: AnswerOutputs, student_inputs: dict[str, Any], teacher_inputs: dict[str, Any]
+    ) -> dict[str, torch.Tensor]:
+        """The terms that need the teacher, of those that have a weight."""
+        distilled, aligned = self.args.alpha < 1.0, self.args.alignment_weights
+        if is_cached(teacher_inputs):
+            if aligned:
+                raise InputError(
+                    "a teacher cache holds logits and no states: set hidden_weight and attention_weight to 0, or give "
+                    "the trainer the teacher_model and the collator no cache."
+                )
+            if not distilled:
+                return {}
+            kl = cached_distillation_kl(student.logits, student.labels, teacher_inputs, self.args.temperature)
+            return {"distillation_kl": kl}
+        if not distilled and not aligned:
+            return {}
+        teacher = self._teacher_outputs(teacher_inputs, student.labels)
+        terms = {}
+        if distilled:
+            terms["distillation_kl"] = distillation_kl(student.logits, teacher.logits, None, self.args.temperature)
+        if aligned:
+            readings = Reading(student_inputs, student.states), Reading(teacher_inputs, teacher.states)
+            terms |= aligned_terms(*readings, aligned, self.args.alignment, self.args.layers)
+        return terms
 
     @torch.no_grad()
-    def _teacher_logits(self, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
+    def _teacher_outputs(self, inputs: dict[str, Any], labels: torch.Tensor) -> AnswerOutputs:
         if not inputs:
             raise InputError("the batch has no teacher inputs: give the collator a teacher_context.")
-        logits, teacher_labels = answer_logits(self.teacher, inputs)
-        if not torch.equal(labels, teacher_labels):
+        assert self.teacher is not None
+        teacher = answer_outputs(self.teacher, inputs | self._states_to_return())
+        if not torch.equal(labels, teacher.labels):
             raise InputError("student and teacher rows end in different answers: collate both from the same records.")
-        return logits
+        return teacher
+
+    def _states_to_return(self) -> dict[str, bool]:
+        weights = self.args.alignment_weights
+        if self.teacher is None or not weights:
+            return {}
+        # T5 takes attentions of an encoder called apart, as FiD's is, for hidden states where these are absent.
+        return {"output_hidden_states": True, "output_attentions": ATTENTION in weights}
 
     def _check_vocabulary(self, teacher: nn.Module) -> None:
         sizes = [model.config.get_text_config().vocab_size for model in (self.model, teacher)]

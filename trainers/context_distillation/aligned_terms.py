@@ -1,0 +1,205 @@
+"""The alignment terms of the loss: which tokens of student and teacher are compared, and the comparison."""
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from aag_hf.data.errors import InputError
+from aag_hf.trainers.answer_logits import IGNORE_INDEX, QUESTION_MASK, innermost, is_encoder_decoder
+from aag_hf.trainers.context_distillation.alignment import (
+    Alignment,
+    Layers,
+    average_passages,
+    gather_tokens,
+    selected_layers,
+)
+from aag_hf.trainers.context_distillation.losses import attention_alignment, hidden_alignment
+
+HIDDEN, ATTENTION = "hidden_alignment", "attention_alignment"
+
+
+class Reading(NamedTuple):
+    """What a model read, and what it thought.
+
+    Attributes:
+        inputs: The model's inputs, with `labels` and, to align questions, `question_mask`.
+        states: Its hidden states, attentions or both, by transformers' names.
+    """
+
+    inputs: dict[str, Any]
+    states: dict[str, tuple[Tensor, ...]]
+
+
+class Tokens(NamedTuple):
+    """Tokens to compare.
+
+    Attributes:
+        layers: ``(rows, tokens, dim)`` or ``(rows, heads, tokens, tokens)`` a layer.
+        mask: ``(rows, tokens)``, true where a token counts.
+    """
+
+    layers: list[Tensor]
+    mask: Tensor
+
+
+class Compared(NamedTuple):
+    """What one term compares: the models' output, that output's token axes, and the loss."""
+
+    output: str
+    axes: tuple[int, ...]
+    loss: Callable[[list[Tensor], list[Tensor], Tensor, Tensor], Tensor]
+
+
+TERMS = {
+    HIDDEN: Compared("hidden_states", (1,), hidden_alignment),
+    ATTENTION: Compared("attentions", (2, 3), attention_alignment),
+}
+
+
+def aligned_terms(
+    student: Reading,
+    teacher: Reading,
+    names: Collection[str],
+    alignment: Alignment = "question",
+    layers: Layers = "all",
+) -> dict[str, Tensor]:
+    """The paper's ``L_hid`` and ``L_attn`` (section 3.3), over tokens that student and teacher share.
+
+    Each is the sum of its mean over answer positions and, with an encoder, its mean over the encoder's tokens:
+
+    - ``"question"``: the tokens of the question, each model's averaged over its passages;
+    - ``"position"``: as in the paper, a student's token with the teacher's at the same place, whatever stands there,
+      where neither is padding: a single passage with each of the teacher's of that sample, several one by one.
+
+    A causal model has answer positions alone: the states that predict the answer tokens.
+
+    Args:
+        student: Its states are hidden states, attentions or both, as `names` need.
+        teacher: The same of the teacher; it may read more passages and be deeper, if `layers` is ``"select"``.
+        names: Some of ``"hidden_alignment"``, ``"attention_alignment"``.
+        alignment: Which tokens of the encoder.
+        layers: Which layers, see :func:`.alignment.selected_layers`; the embeddings are the first of hidden states.
+
+    Returns:
+        Finite scalars by name; 0 with zero gradients where no token is shared.
+
+    Raises:
+        InputError: Layers, widths or heads differ, or a question mask is missing.
+    """
+    terms = {}
+    for name in names:
+        compared = TERMS[name]
+        pairs = _pairs(student, teacher, compared, alignment, layers)
+        terms[name] = torch.stack([_compare(compared, ours, theirs) for ours, theirs in pairs]).sum()
+    return terms
+
+
+def check_alignable(student: nn.Module, teacher: nn.Module, names: Collection[str], alignment: Alignment) -> None:
+    """Refuse models whose states cannot be aligned, before any batch is read.
+
+    Raises:
+        InputError: One has an encoder and the other has none, positions are to be compared without an encoder, or
+            attentions of a model that does not return them.
+    """
+    has_encoder = is_encoder_decoder(student)
+    if has_encoder != is_encoder_decoder(teacher):
+        raise InputError(
+            "hidden_weight and attention_weight align a causal student with a causal teacher, or both with encoders: "
+            "set them to 0, or choose another teacher."
+        )
+    if alignment == "position" and not has_encoder:
+        raise InputError("alignment 'position' compares encoders, and a causal model has none: choose 'question'.")
+    if ATTENTION not in names:
+        return
+    for role, model in (("student", student), ("teacher", teacher)):
+        implementation = innermost(model).config._attn_implementation
+        if implementation != "eager":
+            raise InputError(
+                f"attention_weight reads attention probabilities, which the {role}'s {implementation!r} attention "
+                "never forms: load it with attn_implementation='eager', which is slower and keeps (heads, tokens, "
+                "tokens) numbers a layer and passage in memory; or set attention_weight to 0."
+            )
+
+
+def _pairs(
+    student: Reading, teacher: Reading, compared: Compared, alignment: Alignment, layers: Layers
+) -> Iterator[tuple[Tokens, Tokens]]:
+    """What is compared with what: rows of the second are a multiple of the first's, sample-major."""
+    yield _answer_tokens(student, compared, layers), _answer_tokens(teacher, compared, layers)
+    if not _has_encoder(student):
+        return
+    if alignment == "question":
+        yield _question_tokens(student, compared, layers), _question_tokens(teacher, compared, layers)
+        return
+    ours, theirs = _passages(student), _passages(teacher)
+    common = min(ours, theirs)
+    yield (
+        _encoder_positions(student, compared, layers, common),
+        _encoder_positions(teacher, compared, layers, theirs if ours == 1 else common),
+    )
+
+
+def _answer_tokens(reading: Reading, compared: Compared, layers: Layers) -> Tokens:
+    """The positions that predict the answer tokens."""
+    answers, prefix = reading.inputs["labels"] != IGNORE_INDEX, "decoder_"
+    if not _has_encoder(reading):
+        # A causal model's state predicts the token after it.
+        answers, prefix = answers.roll(-1, dims=1), ""
+        answers[:, -1] = False
+    return _gather(_layers(reading, prefix, compared, layers), answers, compared.axes)
+
+
+def _question_tokens(reading: Reading, compared: Compared, layers: Layers) -> Tokens:
+    """The question's tokens in the encoder, averaged over a sample's passages."""
+    if QUESTION_MASK not in reading.inputs:
+        raise InputError("the batch does not say where questions stand: give the collator question_mask=True.")
+    question = reading.inputs[QUESTION_MASK].flatten(0, -2)
+    gathered, mask = _gather(_layers(reading, "encoder_", compared, layers), question, compared.axes)
+    batch, present = len(reading.inputs["labels"]), mask.any(-1)
+    averaged = [average_passages(values, present, batch) for values in gathered]
+    return Tokens(averaged, mask.unflatten(0, (batch, -1)).any(1))
+
+
+def _encoder_positions(reading: Reading, compared: Compared, layers: Layers, passages: int) -> Tokens:
+    """The encoder's tokens but padding, where they stand, in the first passages of each sample."""
+    sample_major = (len(reading.inputs["labels"]), -1)
+
+    def first(rows: Tensor) -> Tensor:
+        return rows.unflatten(0, sample_major)[:, :passages].flatten(0, 1)
+
+    tokens = reading.inputs["attention_mask"].flatten(0, -2).bool()
+    return Tokens([first(values) for values in _layers(reading, "encoder_", compared, layers)], first(tokens))
+
+
+def _passages(reading: Reading) -> int:
+    mask = reading.inputs["attention_mask"]
+    return mask.shape[1] if mask.dim() == 3 else 1
+
+
+def _has_encoder(reading: Reading) -> bool:
+    return any(name.startswith("encoder_") for name in reading.states)
+
+
+def _layers(reading: Reading, prefix: str, compared: Compared, layers: Layers) -> list[Tensor]:
+    stack = reading.states[prefix + compared.output]
+    return [stack[i] for i in selected_layers(len(stack), layers)]
+
+
+def _gather(layers: list[Tensor], mask: Tensor, axes: tuple[int, ...]) -> Tokens:
+    for axis in axes:
+        layers = [gather_tokens(values, mask, axis)[0] for values in layers]
+    return Tokens(layers, gather_tokens(mask, mask)[1])
+
+
+def _compare(compared: Compared, student: Tokens, teacher: Tokens) -> Tensor:
+    """The loss over the places that both have."""
+    common = min(student.mask.shape[1], teacher.mask.shape[1])
+
+    def cut(layers: list[Tensor]) -> list[Tensor]:
+        for axis in compared.axes:
+            layers = [values.narrow(axis, 0, common) for values in layers]
+        return layers
+
+    return compared.loss(cut(student.layers), cut(teacher.layers), student.mask[:, :common], teacher.mask[:, :common])
