@@ -15,7 +15,9 @@ class AwakeningConfig(PretrainedConfig):
         base_model_name_or_path (`str`): The language model under reader, generator and question encoder.
         context (`str`): What the reader reads beside the question: ``"none"``, ``"generated"``, ``"compressed"`` or
             ``"passages"``.
-        passages (`int`): How many passages ``"passages"`` joins.
+        passages (`int`): How many passages ``"passages"`` reads.
+        fid (`bool`): Read them the Fusion-in-Decoder way, each on its own with the question, instead of joined in one
+            prompt; for T5.
         features_read_context (`bool`): Make features from question and context, as in the paper, not from the question
             alone.
         prompt (`str`): The reader's prompt without context.
@@ -26,7 +28,7 @@ class AwakeningConfig(PretrainedConfig):
         context_max_length (`int`): Most tokens of a generated context.
 
     Raises:
-        InputError: Features are to read a context and there is none.
+        InputError: Features are to read a context and there is none, or Fusion-in-Decoder without passages.
     """
 
     model_type = "aag"
@@ -36,6 +38,7 @@ class AwakeningConfig(PretrainedConfig):
         base_model_name_or_path: str | None = None,
         context: ContextSource = "none",
         passages: int = 1,
+        fid: bool = False,
         features_read_context: bool = False,
         prompt: str = READER_PROMPT,
         context_prompt: str = READER_CONTEXT_PROMPT,
@@ -48,6 +51,9 @@ class AwakeningConfig(PretrainedConfig):
         self.base_model_name_or_path = base_model_name_or_path
         self.context = context
         self.passages = passages
+        if fid and context != "passages":
+            raise InputError(f"fid reads several passages, and the context is {context!r}: choose 'passages'.")
+        self.fid = fid
         if features_read_context and context == "none":
             raise InputError("features_read_context needs a context: choose one, or leave it off.")
         self.features_read_context = features_read_context

@@ -26,9 +26,10 @@ from aag_hf.awakening.configuration import AwakeningConfig
 from aag_hf.awakening.decoding import first_line, generate_texts
 from aag_hf.awakening.sharing import share_weights
 from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForContextGeneration
-from aag_hf.data.contexts import ContextSource
+from aag_hf.data.contexts import ContextSource, joined_passages
 from aag_hf.data.embedded import resolve_model
 from aag_hf.data.errors import InputError
+from aag_hf.fid import FiDT5Config, FiDT5ForConditionalGeneration
 from aag_hf.hyperlora.config import HYPERLORA
 from aag_hf.questions import QuestionEncoder
 
@@ -93,6 +94,7 @@ class AwakeningModel(nn.Module, PushToHubMixin):
         questions: Sequence[str],
         contexts: Sequence[str] | None = None,
         features: torch.Tensor | None = None,
+        passages: Sequence[list[dict[str, Any]]] | None = None,
         batch_size: int = 32,
         **generation_options: Any,
     ) -> AwakeningOutput:
@@ -102,14 +104,20 @@ class AwakeningModel(nn.Module, PushToHubMixin):
             questions: The questions.
             contexts: What to read beside each; by default what the generator writes.
             features: ``(len(questions), feature_dim)``; by default the question encoder's.
+            passages: The `ctxs` of each, for a Fusion-in-Decoder reader, instead of contexts.
             batch_size: Questions a forward pass.
             **generation_options: Passed on to the reader's `generate`.
 
         Raises:
-            InputError: `questions` is a string, or the reader needs contexts and there is no generator.
+            InputError: `questions` is a string, the reader needs contexts and there is no generator, or passages and
+                there are none.
         """
         if isinstance(questions, str):
             raise InputError("expected a list of questions, got one string: pass [question].")
+        if self.config.fid and passages is None:
+            raise InputError("this reader reads passages one by one: pass `passages`, the ctxs of each question.")
+        if passages is not None:
+            contexts = [joined_passages(ctxs, self.config.passages) for ctxs in passages]
         seconds = {}
         start = time.perf_counter()
         if contexts is None and self.config.context != "none":
@@ -124,11 +132,13 @@ class AwakeningModel(nn.Module, PushToHubMixin):
                 "id": str(i),
                 "question": question,
                 "generated_context": contexts[i] if contexts is not None else None,
+                "ctxs": passages[i] if passages is not None else [],
                 "features": features[i].tolist() if features is not None else None,
             }
             for i, question in enumerate(questions)
         ]
-        collator = self.reader_collator("none" if contexts is None else "generated")
+        given: ContextSource = "none" if contexts is None else "generated"
+        collator = self.reader_collator("passages" if passages is not None else given)
         start = time.perf_counter()
         texts, input_tokens = generate_texts(
             self.reader,
@@ -179,6 +189,7 @@ class AwakeningModel(nn.Module, PushToHubMixin):
             is_encoder_decoder(self.reader),
             context or self.config.context,
             passages=self.config.passages,
+            fid=self.config.fid,
             needs_features=self.question_encoder is not None,
             prompt=self.config.prompt,
             context_prompt=self.config.context_prompt,
@@ -226,7 +237,9 @@ class AwakeningModel(nn.Module, PushToHubMixin):
             raise InputError(f"{directory}: no config.json and reader/ in it: expected what AwakeningModel saved.")
         config = AwakeningConfig.from_pretrained(directory)
         tokenizer = AutoTokenizer.from_pretrained(directory / "tokenizer")
-        base = base_model if base_model is not None else load_language_model(config.base_model_name_or_path, **kwargs)
+        base = base_model
+        if base is None:
+            base = load_language_model(config.base_model_name_or_path, config.fid, **kwargs)
         encoder = directory / "question_encoder"
         generator = directory / "generator"
         return cls(
@@ -238,10 +251,23 @@ class AwakeningModel(nn.Module, PushToHubMixin):
         ).eval()
 
 
-def load_language_model(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
-    """A causal or encoder-decoder language model, whichever the checkpoint is; ``"embedded"`` for the embedded one."""
+def load_language_model(name_or_path: str, fid: bool = False, **kwargs: Any) -> PreTrainedModel:
+    """A causal or encoder-decoder language model, whichever the checkpoint is; ``"embedded"`` for the embedded one.
+
+    Args:
+        name_or_path: A directory or Hub id.
+        fid: As a Fusion-in-Decoder reader.
+        **kwargs: Passed on to `from_pretrained`.
+
+    Raises:
+        InputError: `fid` for another model than T5.
+    """
     name = resolve_model(name_or_path)
     config = AutoConfig.from_pretrained(name)
+    if fid:
+        if config.model_type not in ("t5", FiDT5Config.model_type):
+            raise InputError(f"{name_or_path}: is a {config.model_type} model: fid needs a T5.")
+        return FiDT5ForConditionalGeneration.from_pretrained(name, **kwargs)
     auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     return auto_class.from_pretrained(name, **kwargs)
 

@@ -41,7 +41,10 @@ class TrainOptions(AdapterOptions, ModelOptions):
     context: ContextSource = field(
         default="none", metadata={"help": "What the reader reads: none, generated, compressed or passages."}
     )
-    passages: int = field(default=1, metadata={"help": "How many passages 'passages' joins."})
+    passages: int = field(default=1, metadata={"help": "How many passages 'passages' reads."})
+    fid: bool = field(
+        default=False, metadata={"help": "Read them the Fusion-in-Decoder way, each on its own; for T5 models."}
+    )
     teacher: str | None = field(default=None, metadata={"help": "A reader trained before, to distil from."})
     teacher_cache_dir: str | None = field(
         default=None, metadata={"help": "Compute the teacher's answers once and keep them here, for other runs too."}
@@ -90,13 +93,16 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
     set_seed(arguments.seed)
     train_records = read_records(options.train_file)
     dev_records = read_records(options.dev_file) if options.dev_file else None
-    base = load_language_model(options.model_name_or_path, **options.loading_arguments()).to(arguments.device)
+    base = load_language_model(options.model_name_or_path, options.fid, **options.loading_arguments())
+    base.to(arguments.device)
     model = _untrained_model(options, base, train_records)
-    teacher = None if options.teacher is None else load_teacher(options.teacher, options.model_name_or_path, base)
+    teacher = None if options.teacher is None else load_teacher(options, base)
     collator = model.reader_collator()
+    collator.question_mask = bool(arguments.alignment_weights) and collator.is_encoder_decoder
     if teacher is not None:
         collator.teacher_context = teacher.config.context
-        collator.passages = max(collator.passages, teacher.config.passages)
+        collator.teacher_passages = teacher.config.passages
+        collator.teacher_fid = teacher.config.fid
     if teacher is not None and options.teacher_cache_dir is not None:
         records = [*train_records, *(dev_records or [])]
         collator.teacher_cache = cache_teacher(teacher.reader, collator, records, options, arguments)
@@ -122,14 +128,17 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
     return output_dir
 
 
-def load_teacher(path: str, base_name: str, base: PreTrainedModel) -> AwakeningModel:
-    """The teacher in `path`, over the student's base weights where it was trained on the same base.
+def load_teacher(options: TrainOptions, base: PreTrainedModel) -> AwakeningModel:
+    """The teacher of `options`, over the student's base weights where it was trained on the same base.
 
     Raises:
         InputError: The teacher takes features of its own.
     """
-    same_base = AwakeningConfig.from_pretrained(path).base_model_name_or_path == base_name
-    teacher = AwakeningModel.from_pretrained(path, base_model=base if same_base else None)
+    path = options.teacher
+    config = AwakeningConfig.from_pretrained(path)
+    shares_base = (config.base_model_name_or_path, config.fid) == (options.model_name_or_path, options.fid)
+    loading = options.loading_arguments()
+    teacher = AwakeningModel.from_pretrained(path, base_model=base if shares_base else None, **loading)
     if teacher.question_encoder is not None:
         raise InputError(f"{path}: takes features itself: a teacher must be a plain, static LoRA or full reader.")
     return teacher
@@ -182,6 +191,7 @@ def _untrained_model(options: TrainOptions, base: PreTrainedModel, train_records
         base_model_name_or_path=options.model_name_or_path,
         context=options.context,
         passages=options.passages,
+        fid=options.fid,
         features_read_context=options.features_read_context,
         prompt=options.prompt,
         context_prompt=options.context_prompt,

@@ -1,5 +1,6 @@
 """What a reader may read beside the question, and the prompts that put both together."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from aag_hf.data.errors import InputError
@@ -33,13 +34,18 @@ def context_of(record: dict[str, Any], source: ContextSource, passages: int = 1)
     if source == "passages":
         if not record.get("ctxs"):
             raise InputError(f"record {record['id']}: has no ctxs to read: run `aag retrieve` first.")
-        return "\n".join(passage["text"] for passage in record["ctxs"][:passages])
+        return joined_passages(record["ctxs"], passages)
     if source not in _FIELDS:
         raise InputError(f"context must be one of {', '.join(get_args(ContextSource))}, got {source!r}.")
     field, command = _FIELDS[source]
     if record.get(field) is None:
         raise InputError(f"record {record['id']}: has no {field}: run `aag {command}` first.")
     return record[field]
+
+
+def joined_passages(ctxs: Sequence[dict[str, Any]], passages: int) -> str:
+    """The texts of the first `passages` of a record's `ctxs`, a line each."""
+    return "\n".join(passage["text"] for passage in ctxs[:passages])
 
 
 def target_of(record: dict[str, Any]) -> str:

@@ -49,12 +49,13 @@ def evaluate_reader(
         raise InputError("no records to evaluate on.")
     questions = [record["question"] for record in records]
     contexts = _contexts(model, records)
+    passages = [record["ctxs"] for record in records] if model.config.fid else None
     if contexts is None and model.config.context != "none":
         contexts = model.write_contexts(questions, batch_size)
     features = _features(model, records, contexts, control, batch_size, seed)
     adapter_off = model.reader.disable_adapter() if control == "off" else nullcontext()
     with adapter_off:
-        output = model.generate(questions, contexts=contexts, features=features, batch_size=batch_size)
+        output = model.generate(questions, contexts, features, passages, batch_size)
     rows = score_predictions(records, output.answers)
     return {
         **summarise(rows),
