@@ -173,8 +173,8 @@ def louder(model):
     ("changes", "message"),
     [
         ({"top_k": 4}, r"\(top_k was 8, is 4\)"),
-        ({"top_k": None}, r"\(temperature was 3.0, is None; top_k was 8, is None\)"),
-        ({"temperature": 2.0}, r"\(temperature was 3.0, is 2.0\)"),
+        ({"top_k": None}, r"\(temperatures was \[3.0\], is None; top_k was 8, is None\)"),
+        ({"temperature": 2.0}, r"\(temperatures was \[3.0\], is \[2.0\]\)"),
         ({"key": {"teacher": "theirs"}}, r"\(teacher was 'ours', is 'theirs'\)"),
         ({"key": {}}, r"\(teacher was 'ours', is None\)"),
         ({"teacher": louder}, r"\(weights was '\w+', is '\w+'\)"),
@@ -275,7 +275,7 @@ def test_a_record_that_is_missing_is_named(records, collator, build):
 
 
 def test_another_temperature_is_refused_unless_all_logits_are_kept(load, teacher, records, build, trainer_of, tmp_path):
-    with pytest.raises(InputError, match=r"temperature is 2\.0, the teacher cache was made for 3\.0"):
+    with pytest.raises(InputError, match=r"temperature is 2\.0, the teacher cache was made for \[3\.0\]"):
         trainer_of(load(), cache=build(), temperature=2.0).train()
     (tmp_path / "cache").rename(tmp_path / "few")
     build(top_k=None)

@@ -1,13 +1,16 @@
 """Arguments of the reader's training."""
 
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Literal, get_args
 
 from transformers import Seq2SeqTrainingArguments
 
 from aag_hf.data.errors import InputError
 from aag_hf.trainers.context_distillation.aligned_terms import ATTENTION, HIDDEN
 from aag_hf.trainers.context_distillation.alignment import Alignment, Layers
+from aag_hf.trainers.context_distillation.losses import ANNEALING_STEPS, annealed_temperature
+
+TemperatureSchedule = Literal["constant", "annealed"]
 
 
 @dataclass
@@ -21,6 +24,8 @@ class ContextDistillationConfig(Seq2SeqTrainingArguments):
         alpha (`float`): Weight of the gold answer's cross-entropy when there is a teacher; the paper's distillation
             weight 0.4 is ``alpha=0.6``.
         temperature (`float`): Softmax temperature T of the distillation term.
+        temperature_schedule (`"constant"` or `"annealed"`): ``"annealed"`` divides T by ``1 + ln(step // 500 + 1)`` in
+            training. Evaluation keeps T, so that its terms can be compared from step to step.
         hidden_weight (`float`): Weight of the hidden states' alignment with the teacher's.
         attention_weight (`float`): Weight of the attentions' alignment; both models need eager attention.
         alignment (`"question"` or `"position"`): Which encoder tokens are compared, beside the answer positions; see
@@ -38,6 +43,9 @@ class ContextDistillationConfig(Seq2SeqTrainingArguments):
 
     alpha: float = field(default=0.6, metadata={"help": "Weight of the answer's cross-entropy beside a teacher."})
     temperature: float = field(default=3.0, metadata={"help": "Softmax temperature of the distillation term."})
+    temperature_schedule: TemperatureSchedule = field(
+        default="constant", metadata={"help": "'annealed' divides the temperature by 1 + ln(step // 500 + 1)."}
+    )
     hidden_weight: float = field(default=0.0, metadata={"help": "Weight of the hidden states' alignment."})
     attention_weight: float = field(
         default=0.0, metadata={"help": "Weight of the attentions' alignment; needs eager attention, which is slower."}
@@ -56,12 +64,25 @@ class ContextDistillationConfig(Seq2SeqTrainingArguments):
             raise InputError(f"alpha must be in [0, 1], got {self.alpha}.")
         if self.temperature <= 0.0:
             raise InputError(f"temperature must be positive, got {self.temperature}.")
-        for name, choices in (("alignment", Alignment), ("layers", Layers)):
-            if getattr(self, name) not in get_args(choices):
-                raise InputError(f"{name} must be one of {', '.join(get_args(choices))}, got {getattr(self, name)!r}.")
+        choices = {"temperature_schedule": TemperatureSchedule, "alignment": Alignment, "layers": Layers}
+        for name, words in choices.items():
+            if getattr(self, name) not in get_args(words):
+                raise InputError(f"{name} must be one of {', '.join(get_args(words))}, got {getattr(self, name)!r}.")
         for name in ("hidden_weight", "attention_weight"):
             if not getattr(self, name) >= 0.0:
                 raise InputError(f"{name} must not be negative, got {getattr(self, name)}.")
+
+    def temperature_at(self, step: int) -> float:
+        """The temperature of training step `step`, counted from 0."""
+        if self.temperature_schedule == "annealed":
+            return annealed_temperature(self.temperature, step)
+        return self.temperature
+
+    def temperatures(self, num_steps: int) -> list[float]:
+        """All that `num_steps` of training and evaluation visit: what a teacher cache with `top_k` is built for."""
+        if self.temperature_schedule == "constant":
+            return [self.temperature]
+        return [self.temperature_at(step) for step in range(0, max(num_steps, 1), ANNEALING_STEPS)]
 
     @property
     def alignment_weights(self) -> dict[str, float]:

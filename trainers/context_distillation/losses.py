@@ -20,6 +20,7 @@ from torch import Tensor
 from aag_hf.data.errors import InputError
 
 IGNORE_INDEX = -100
+ANNEALING_STEPS = 500
 
 
 def answer_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -208,7 +209,7 @@ def attention_alignment(
 
 def annealed_temperature(temperature: float, step: int) -> float:
     """The reference's schedule: ``temperature / (1 + ln(step // 500 + 1))``."""
-    return temperature / (1 + math.log(step // 500 + 1))
+    return temperature / (1 + math.log(step // ANNEALING_STEPS + 1))
 
 
 def _kl(teacher: Tensor, student: Tensor) -> Tensor:

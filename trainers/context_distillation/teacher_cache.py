@@ -75,7 +75,7 @@ class TeacherCache:
         *,
         key: dict[str, Any],
         top_k: int | None,
-        temperature: float,
+        temperature: float | Sequence[float],
         batch_size: int = 32,
     ) -> TeacherCache:
         """Open the cache in `directory` after running the teacher over those of `records` that it lacks.
@@ -90,7 +90,8 @@ class TeacherCache:
             key: What the user calls things: plain JSON values that name a difference better than digests do.
             top_k: How many logits of each token to keep, beside the weight of the others; ``None`` keeps all, in the
                 teacher's type.
-            temperature: The one to train with; all logits serve any.
+            temperature: The one to train with, or all of a schedule, as [`ContextDistillationConfig.temperatures`]
+                gives them; all logits serve any.
             batch_size: Records a forward pass.
 
         Raises:
@@ -101,6 +102,7 @@ class TeacherCache:
             raise InputError("the collator has no teacher_context: say what the teacher reads.")
         if top_k is not None and top_k < 1:
             raise InputError(f"top_k is {top_k}: keep at least 1 logit, or None for all.")
+        temperatures = list(temperature) if isinstance(temperature, Sequence) else [temperature]
         key = {
             **key,
             **collator.teacher_reading(),
@@ -108,7 +110,7 @@ class TeacherCache:
             "weights": weights_fingerprint(teacher),
             "vocabulary": teacher.config.get_text_config().vocab_size,
             "top_k": top_k,
-            "temperature": None if top_k is None else temperature,
+            "temperatures": None if top_k is None else temperatures,
         }
         directory = Path(directory)
         _check_key(directory, key)
@@ -130,7 +132,7 @@ class TeacherCache:
         Returns:
             `teacher_labels` ``(answer tokens,)``, and `teacher_logits` ``(answer tokens, vocab)`` or else
             `teacher_top_values` and `teacher_top_indices` ``(answer tokens, k)``, `teacher_tail_logsumexp`
-            ``(answer tokens, 1)`` and, as numbers, the `teacher_temperature` and `teacher_vocabulary` they belong to.
+            ``(answer tokens, temperatures)``, the list of `teacher_temperatures` and the size of `teacher_vocabulary`.
 
         Raises:
             InputError: A record is not in the cache; names it.
@@ -144,7 +146,7 @@ class TeacherCache:
         columns: Columns = {f"teacher_{name}": torch.cat([row[name] for row in rows]) for name in rows[0]}
         if self.key["top_k"] is not None:
             columns["teacher_top_indices"] = columns["teacher_top_indices"].long()
-            columns.update({f"teacher_{name}": self.key[name] for name in ("temperature", "vocabulary")})
+            columns.update({f"teacher_{name}": self.key[name] for name in ("temperatures", "vocabulary")})
         return columns
 
 
@@ -160,7 +162,7 @@ def cached_distillation_kl(logits: Tensor, labels: Tensor, columns: Columns, tem
         logits: The student's, ``(answer tokens, vocab)``.
         labels: The tokens they predict, ``(answer tokens,)``.
         columns: What [`TeacherCache.collate`] gave, names without ``teacher_``.
-        temperature: The softmax temperature; with `top_k` the cache's own.
+        temperature: The softmax temperature; with `top_k` one of the cache's own.
 
     Raises:
         InputError: Temperature, vocabulary or answers are not those of the cache.
@@ -169,18 +171,32 @@ def cached_distillation_kl(logits: Tensor, labels: Tensor, columns: Columns, tem
         raise InputError("the student's answers are not the cached teacher's: build the cache from these records.")
     if "logits" in columns:
         return distillation_kl(logits, columns["logits"], None, temperature)
-    if columns["temperature"] != temperature:
-        raise InputError(
-            f"temperature is {temperature}, the teacher cache was made for {columns['temperature']}: train at that "
-            "one, or build another cache; one with top_k=None serves any."
-        )
+    check_temperatures(columns, [temperature])
     if columns["vocabulary"] != logits.shape[-1]:
         raise InputError(
             f"the cached teacher's vocabulary has {columns['vocabulary']} tokens, the student's {logits.shape[-1]}: "
             "their distributions can only be compared over the same tokens."
         )
-    record = (columns["top_values"], columns["top_indices"], columns["tail_logsumexp"][:, 0])
-    return topk_distillation_kl(logits, *record, None, temperature)
+    tail = columns["tail_logsumexp"][:, columns["temperatures"].index(temperature)]
+    return topk_distillation_kl(logits, columns["top_values"], columns["top_indices"], tail, None, temperature)
+
+
+def check_temperatures(columns: Columns, temperatures: Sequence[float]) -> None:
+    """Refuse a cache that does not serve all `temperatures`.
+
+    Args:
+        columns: What [`TeacherCache.collate`] gave, names without ``teacher_``.
+        temperatures: What a run visits.
+
+    Raises:
+        InputError: Some logits were left out, and the weight of these is not known at one of the temperatures.
+    """
+    missing = [t for t in temperatures if t not in columns.get("temperatures", temperatures)]
+    if missing:
+        raise InputError(
+            f"the run's temperature is {missing[0]}, the teacher cache was made for {columns['temperatures']}: build "
+            "another cache for all that ContextDistillationConfig.temperatures gives; one with top_k=None serves any."
+        )
 
 
 def _check_key(directory: Path, key: dict[str, Any]) -> None:
@@ -231,6 +247,6 @@ def _answer_rows(
     if key["top_k"] is None:
         rows = {"labels": labels, "logits": logits}
     else:
-        record = topk_record(logits, key["top_k"], [key["temperature"]])
+        record = topk_record(logits, key["top_k"], key["temperatures"])
         rows = {"labels": labels, **record._asdict(), "top_indices": record.top_indices.int()}
     return entries, {name: value.cpu() for name, value in rows.items()}

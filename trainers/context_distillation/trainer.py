@@ -14,7 +14,7 @@ from aag_hf.trainers.answer_trainer import TEACHER, AnswerTrainer
 from aag_hf.trainers.context_distillation.aligned_terms import ATTENTION, Reading, aligned_terms, check_alignable
 from aag_hf.trainers.context_distillation.config import ContextDistillationConfig
 from aag_hf.trainers.context_distillation.losses import answer_cross_entropy, distillation_kl
-from aag_hf.trainers.context_distillation.teacher_cache import cached_distillation_kl, is_cached
+from aag_hf.trainers.context_distillation.teacher_cache import cached_distillation_kl, check_temperatures, is_cached
 
 
 class ContextDistillationTrainer(AnswerTrainer):
@@ -77,7 +77,8 @@ class ContextDistillationTrainer(AnswerTrainer):
         terms = {"answer_cross_entropy": answer_cross_entropy(student.logits, student.labels)}
         has_teacher = self.teacher is not None or is_cached(teacher_inputs)
         if has_teacher:
-            terms |= self._teacher_terms(student, student_inputs, teacher_inputs)
+            temperature = self.args.temperature_at(self.state.global_step) if model.training else self.args.temperature
+            terms |= self._teacher_terms(student, student_inputs, teacher_inputs, temperature)
         weights = {
             "answer_cross_entropy": self.args.alpha if has_teacher else 1.0,
             "distillation_kl": 1.0 - self.args.alpha,
@@ -107,7 +108,7 @@ class ContextDistillationTrainer(AnswerTrainer):
         return means
 
     def _teacher_terms(
-        self, student: AnswerOutputs, student_inputs: dict[str, Any], teacher_inputs: dict[str, Any]
+        self, student: AnswerOutputs, student_inputs: dict[str, Any], teacher_inputs: dict[str, Any], temperature: float
     ) -> dict[str, torch.Tensor]:
         """The terms that need the teacher, of those that have a weight."""
         distilled, aligned = self.args.alpha < 1.0, self.args.alignment_weights
@@ -119,14 +120,16 @@ class ContextDistillationTrainer(AnswerTrainer):
                 )
             if not distilled:
                 return {}
-            kl = cached_distillation_kl(student.logits, student.labels, teacher_inputs, self.args.temperature)
+            # Before the first step, not hours later.
+            check_temperatures(teacher_inputs, self.args.temperatures(self.state.max_steps))
+            kl = cached_distillation_kl(student.logits, student.labels, teacher_inputs, temperature)
             return {"distillation_kl": kl}
         if not distilled and not aligned:
             return {}
         teacher = self._teacher_outputs(teacher_inputs, student.labels)
         terms = {}
         if distilled:
-            terms["distillation_kl"] = distillation_kl(student.logits, teacher.logits, None, self.args.temperature)
+            terms["distillation_kl"] = distillation_kl(student.logits, teacher.logits, None, temperature)
         if aligned:
             readings = Reading(student_inputs, student.states), Reading(teacher_inputs, teacher.states)
             terms |= aligned_terms(*readings, aligned, self.args.alignment, self.args.layers)
