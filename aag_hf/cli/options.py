@@ -47,19 +47,28 @@ class AdapterOptions:
 
     r: int = field(default=8, metadata={"help": "Rank."})
     lora_alpha: float = field(default=16.0, metadata={"help": "The update is scaled by lora_alpha / r."})
+    use_rslora: bool = field(default=False, metadata={"help": "Scale by lora_alpha / sqrt(r) instead, as the paper."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the adapter's path."})
     target_modules: list[str] = field(
-        default_factory=lambda: ["all-linear"], metadata={"help": "Layers to adapt, by name, or all-linear."}
+        default_factory=lambda: ["all-linear"],
+        metadata={"help": "Layers to adapt: names, one regular expression for whole paths, or all-linear."},
+    )
+    modules_to_save: list[str] = field(
+        default_factory=list, metadata={"help": "Modules, by name, that are trained whole beside the adapter."}
     )
 
     def lora_arguments(self) -> dict[str, Any]:
         """The fields under the names of PEFT's configurations."""
         targets = self.target_modules
+        # PEFT takes a single string for "all-linear" or an expression; as a list it would be the name of a layer.
+        single = len(targets) == 1 and not targets[0].replace("_", "").isalnum()
         return {
             "r": self.r,
             "lora_alpha": self.lora_alpha,
+            "use_rslora": self.use_rslora,
             "lora_dropout": self.lora_dropout,
-            "target_modules": "all-linear" if targets == ["all-linear"] else targets,
+            "target_modules": targets[0] if single else targets,
+            "modules_to_save": self.modules_to_save or None,
         }
 
 

@@ -1,5 +1,6 @@
 """``aag train``: stage 2. Trains a reader, whatever its adapter, context and teacher."""
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from aag_hf.awakening.model import is_encoder_decoder, load_language_model
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.options import AdapterOptions, ModelOptions, use_threads
 from aag_hf.cli.stage import new_directory
-from aag_hf.cli.training import begin, run, settings_of, trained_parameters
+from aag_hf.cli.training import begin, run, settings_of, trained_parts
 from aag_hf.collators import DataCollatorForContextDistillation
 from aag_hf.data.contexts import READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource, context_of
 from aag_hf.data.embedded import resolve_model
@@ -58,6 +59,7 @@ class TrainOptions(AdapterOptions, ModelOptions):
     answer_max_length: int = field(default=16, metadata={"help": "Most tokens of an answer."})
     hypernetwork: Literal["embedding", "mlp"] = field(default="embedding", metadata={"help": "As in HyperLoraConfig."})
     hidden_dim: int = field(default=64, metadata={"help": "Width of the hypernetwork."})
+    layer_index_scale: float | None = field(default=None, metadata={"help": "As in HyperLoraConfig, with 'mlp'."})
     static: bool = field(default=True, metadata={"help": "Also learn an A and a B that all questions share."})
     feature_dim: int = field(default=64, metadata={"help": "Size of a question's features."})
     feature_layer: float = field(default=2 / 3, metadata={"help": "Whose output is pooled, as a share of the depth."})
@@ -118,11 +120,13 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
         eval_dataset=dev_records,
         data_collator=collator,
     )
-    trained = trained_parameters(model.reader)
+    trained = trained_parts(model.reader)
+    if trainer.is_world_process_zero():
+        Console().print("Trained: " + ", ".join(f"{name} {count:,}" for name, count in trained.items()), soft_wrap=True)
     figures = run(trainer, arguments)
     if trainer.is_world_process_zero():
         with new_directory(output_dir, settings) as directory:
-            model.config.trained_parameters = trained
+            model.config.trained_parameters = sum(trained.values())
             model.config.training_figures = figures
             model.save_pretrained(directory)
     return output_dir
@@ -165,9 +169,15 @@ def cache_teacher(
             options.teacher_cache_dir,
             key={"teacher": options.teacher},
             top_k=options.teacher_top_k,
-            temperature=arguments.temperature,
+            temperature=arguments.temperatures(_most_steps(arguments, len(records))),
             batch_size=arguments.per_device_eval_batch_size,
         )
+
+
+def _most_steps(arguments: ContextDistillationConfig, records: int) -> int:
+    if arguments.max_steps > 0:
+        return arguments.max_steps
+    return math.ceil(arguments.num_train_epochs * records / arguments.per_device_train_batch_size)
 
 
 def add_features(records: Records, model: AwakeningModel) -> None:
@@ -223,6 +233,7 @@ def _untrained_reader(options: TrainOptions, base: PreTrainedModel) -> nn.Module
         feature_dim=options.feature_dim,
         hidden_dim=options.hidden_dim,
         hypernetwork=options.hypernetwork,
+        layer_index_scale=options.layer_index_scale,
         static=options.static,
         **adapter,
     )

@@ -11,6 +11,7 @@ from transformers.trainer_utils import SaveStrategy, get_last_checkpoint
 
 from aag_hf.cli.stage import file_digest, is_finished
 from aag_hf.data.errors import InputError
+from aag_hf.hyperlora.state import CONTAINER
 
 CHECKPOINTS = "checkpoints"
 STARTED = "started_with.json"
@@ -30,6 +31,14 @@ LEARNING_OPTIONS = (
     "max_grad_norm",
     "alpha",
     "temperature",
+    "temperature_schedule",
+    "hidden_weight",
+    "attention_weight",
+    "alignment",
+    "layers",
+    "train_teacher",
+    "teacher_learning_rate",
+    "teacher_beta",
 )
 
 
@@ -74,6 +83,20 @@ def run(trainer: Seq2SeqTrainer, arguments: Seq2SeqTrainingArguments) -> dict[st
     return figures
 
 
-def trained_parameters(model: torch.nn.Module) -> int:
-    """How many numbers training changes."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+def trained_parts(model: torch.nn.Module) -> dict[str, int]:
+    """How many numbers training changes: in hypernetworks, in LoRA matrices, and by name in modules trained whole."""
+    parts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            part = _part_of(name.removeprefix("base_model.model."))
+            parts[part] = parts.get(part, 0) + parameter.numel()
+    return parts
+
+
+def _part_of(name: str) -> str:
+    if name.startswith(f"{CONTAINER}."):
+        return "hypernetworks"
+    if ".lora_" in name:
+        return "LoRA"
+    whole, _, saved = name.partition(".modules_to_save.")
+    return whole.rpartition(".")[2] if saved else name.partition(".")[0]

@@ -1,6 +1,7 @@
-"""Fusion-in-Decoder readers from the command line: as a baseline, as a teacher, and with a question-made adapter."""
+"""T5 from the command line: Fusion-in-Decoder readers and teachers, and every system of the paper's table."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from aag_hf.data.records import read_records, write_records
 from aag_hf.evaluation import evaluate_reader
 from aag_hf.fid import FiDT5ForConditionalGeneration
 
+RECIPE = Path(__file__).resolve().parents[2] / "configs" / "recipes" / "t5_paper.yaml"
 TRAINER = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--report_to", "none", "--save_strategy", "no"]
 
 
@@ -95,3 +97,48 @@ def test_a_converted_checkpoint_can_be_trained_from(train, tiny_t5_dir, tmp_path
     assert train(tmp_path / "reader", "--model_name_or_path", converted, *FID) == 0
     assert main(["convert-fid", "--source", tiny_t5_dir, "--output_dir", converted]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+SYSTEMS = {
+    "T5, closed book": ["--method", "full", "--context", "none"],
+    "LoRA, closed book": ["--method", "lora", "--context", "none"],
+    "LoRA, 1 document": ["--method", "lora", "--context", "generated"],
+    "AAG, 0 documents": ["--context", "none", "--teacher", "FID"],
+    "AAG, 1 document": ["--context", "generated", "--teacher", "FID"],
+    "AAG, 10 passages": ["--context", "passages", "--passages", "3", "--fid", "true", "--teacher", "FID"],
+}
+
+
+@pytest.fixture(scope="module")
+def run_recipe(train_file, tiny_t5_dir):
+    def run(output, *options):
+        arguments = ["train", "--config", str(RECIPE), "--train_file", train_file, "--output_dir", str(output)]
+        small = ["--model_name_or_path", tiny_t5_dir, "--bf16", "false", "--feature_dim", "8", "--r", "2"]
+        return main([*arguments, *small, *TRAINER, *options])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def fid_teacher(run_recipe, tmp_path_factory):
+    output = tmp_path_factory.mktemp("teacher") / "fid"
+    assert run_recipe(output, "--method", "full", "--context", "passages", "--passages", "3", "--fid", "true") == 0
+    return str(output)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_system_of_the_papers_table_trains_from_the_recipe_and_answers(
+    run_recipe, fid_teacher, train_file, system, tmp_path, capsys
+):
+    options = [fid_teacher if option == "FID" else option for option in SYSTEMS[system]]
+    assert run_recipe(tmp_path / "reader", *options) == 0
+    said = capsys.readouterr().out.partition("Trained: ")[2].splitlines()[0]
+    parts = {part.rpartition(" ")[0] for part in said.split(", ")}
+    whole = {"DenseReluDense", "layer_norm", "final_layer_norm"}
+    if "full" in options:
+        # The embeddings are T5's `shared`; only a reader trained whole moves them.
+        assert parts == {"shared", "encoder", "decoder"}
+    else:
+        assert parts == whole | ({"LoRA"} if "lora" in options else {"hypernetworks"})
+    result = evaluate_reader(AwakeningModel.from_pretrained(tmp_path / "reader"), read_records(train_file)[:4])
+    assert result["count"] == 4
