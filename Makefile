@@ -5,13 +5,16 @@ THREADS ?= 2
 QUICKSTART_DIR ?= runs/quickstart
 BIN := .venv/bin
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart test bench lint format clean
 
 quickstart: .venv/installed
 	$(BIN)/aag quickstart --output_dir $(QUICKSTART_DIR) --seed $(SEED) --threads $(THREADS)
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+bench: .venv/installed
+	for script in train_step generate distillation_step; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 lint: .venv/installed
 	$(BIN)/ruff check .

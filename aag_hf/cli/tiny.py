@@ -11,21 +11,26 @@ from aag_hf.cli.stage import is_finished, new_directory
 SPECIAL = ["<pad>", "</s>", "<unk>"]
 
 
-def make_tiny_model(directory: Path, seed: int) -> Path:
-    """A random two-layer Llama over bytes and its tokenizer, saved in `directory`."""
-    settings = {"seed": seed}
-    if is_finished(directory, settings):
-        return directory
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer with a token for each byte."""
     vocabulary = {token: i for i, token in enumerate([*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     pad, end, unknown = SPECIAL
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token=pad, eos_token=end, unk_token=unknown)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token=pad, eos_token=end, unk_token=unknown)
+
+
+def make_tiny_model(directory: Path, seed: int) -> Path:
+    """A random two-layer Llama over bytes and its tokenizer, saved in `directory`."""
+    settings = {"seed": seed}
+    if is_finished(directory, settings):
+        return directory
+    tokenizer = make_tokenizer()
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=len(vocabulary),
+            vocab_size=len(tokenizer),
             hidden_size=64,
             intermediate_size=96,
             num_hidden_layers=2,

@@ -1,0 +1,48 @@
+"""Decoding: HyperLoRA against the frozen base model and static PEFT LoRA, and adapters made anew at every token.
+
+python benchmarks/generate.py
+"""
+
+from functools import partial
+
+import models
+import torch
+from measure import compare
+from torch import Tensor, nn
+
+BASELINE = "frozen base"
+NEW_TOKENS = 16
+
+
+def decode(model: nn.Module, inputs: dict[str, Tensor]) -> None:
+    model.generate(**inputs, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)
+
+
+@torch.no_grad()
+def decode_regenerating(model: nn.Module, inputs: dict[str, Tensor]) -> None:
+    """As the paper's code: the hypernetwork runs again for every token."""
+    past, step = None, {**inputs}
+    for _ in range(NEW_TOKENS):
+        output = model(**step, past_key_values=past, use_cache=True, logits_to_keep=1)
+        past = output.past_key_values
+        step = {"input_ids": output.logits[:, -1:].argmax(-1), "features": inputs["features"]}
+
+
+def main() -> None:
+    base = models.base_model().eval()
+    lora, hyperlora = models.with_static_lora(base).eval(), models.with_hyperlora(base).eval()
+    for rows in (1, 4, 32):
+        inputs = {n: v for n, v in models.batch(rows, 32).items() if n != "labels"}
+        plain = models.without_features(inputs)
+        cases = {
+            BASELINE: partial(decode, base, plain),
+            "static LoRA": partial(decode, lora, plain),
+            "HyperLoRA": partial(decode, hyperlora, inputs),
+            "HyperLoRA, made anew at every token": partial(decode_regenerating, hyperlora, inputs),
+        }
+        setting = f"{rows} × 32 tokens in, {NEW_TOKENS} out, rank {models.RANK}, bfloat16"
+        compare("generate", cases, BASELINE, setting=setting)
+
+
+if __name__ == "__main__":
+    main()
