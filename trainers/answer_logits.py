@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.utils import ModelOutput
 
+from aag_hf.data.errors import InputError
+
 IGNORE_INDEX = -100
 QUESTION_MASK = "question_mask"
 
@@ -37,8 +39,12 @@ def answer_outputs(model: nn.Module, inputs: dict[str, Any]) -> AnswerOutputs:
         model: A causal or encoder-decoder language model, wrapped or not.
         inputs: Its inputs and `labels` ``(batch, tokens)``, -100 where there is no answer token; a `question_mask`
             is left out.
+
+    Raises:
+        InputError: A row or its labels are longer than the model has positions for.
     """
     inputs = {name: value for name, value in inputs.items() if name != QUESTION_MASK}
+    _check_lengths(model, inputs)
     labels = inputs["labels"]
     if is_encoder_decoder(model):
         mask = labels != IGNORE_INDEX
@@ -68,6 +74,18 @@ def innermost(model: nn.Module) -> nn.Module:
     while hasattr(model, "module"):
         model = model.module
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _check_lengths(model: nn.Module, inputs: dict[str, Any]) -> None:
+    # Rotary models would read on with positions they never saw, others fail deep inside.
+    limit = getattr(innermost(model).config.get_text_config(), "max_position_embeddings", None)
+    for name in ("input_ids", "labels"):
+        length = inputs[name].shape[-1] if name in inputs else 0
+        if limit is not None and length > limit:
+            raise InputError(
+                f"{name} is {length} tokens long and the model has {limit} positions: lower the collator's max_length "
+                "or the length of answers."
+            )
 
 
 def _states(outputs: ModelOutput) -> dict[str, tuple[torch.Tensor, ...]]:

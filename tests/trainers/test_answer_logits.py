@@ -6,9 +6,16 @@ import inspect
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, TrOCRConfig, TrOCRForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    BartConfig,
+    BartForConditionalGeneration,
+    TrOCRConfig,
+    TrOCRForCausalLM,
+)
 
 from aag_hf.collators import DataCollatorForContextDistillation
+from aag_hf.data.errors import InputError
 from aag_hf.trainers.answer_logits import answer_logits
 
 
@@ -100,3 +107,16 @@ def test_a_causal_model_projects_the_answer_tokens_only(tiny_llama_dir):
     assert seen == [tuple(logits.shape)]
     model(input_ids=batch["input_ids"])
     assert seen[1][:2] == batch["input_ids"].shape
+
+
+def test_rows_longer_than_the_model_are_refused(tiny_llama_dir):
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama_dir, max_position_embeddings=8)
+    with pytest.raises(InputError, match="input_ids is 9 tokens long and the model has 8 positions"):
+        answer_logits(model, ragged_batch())
+
+
+def test_labels_longer_than_the_model_are_refused():
+    config = BartConfig(vocab_size=99, d_model=16, encoder_layers=1, decoder_layers=1, max_position_embeddings=8)
+    ids = torch.ones(1, 5, dtype=torch.long)
+    with pytest.raises(InputError, match="labels is 9 tokens long and the model has 8 positions"):
+        answer_logits(BartForConditionalGeneration(config), {"input_ids": ids, "labels": torch.ones(1, 9).long()})

@@ -270,6 +270,13 @@ def test_a_teacher_of_another_vocabulary_is_refused(load, trainer_of):
         trainer_of(load(), teacher, "full")
 
 
+def test_a_tokenizer_of_another_model_is_refused(load, collator_of, trainer_of):
+    student = load()
+    student.resize_token_embeddings(200)
+    with pytest.raises(InputError, match=r"tokenizer '.*' has 259 tokens and the model has embeddings for 200"):
+        trainer_of(student, adapter="full", collator=collator_of("full"))
+
+
 def test_a_teacher_that_the_student_would_train_is_refused(load, trainer_of):
     student = load()
     with pytest.raises(InputError, match="the teacher shares weights that the student trains"):
