@@ -139,6 +139,7 @@ def load_teacher(options: TrainOptions, base: PreTrainedModel) -> AwakeningModel
         InputError: The teacher takes features of its own.
     """
     path = options.teacher
+    assert path is not None
     config = AwakeningConfig.from_pretrained(path)
     shares_base = (config.base_model_name_or_path, config.fid) == (options.model_name_or_path, options.fid)
     loading = options.loading_arguments()
