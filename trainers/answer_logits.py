@@ -29,6 +29,11 @@ class AnswerOutputs(NamedTuple):
     labels: torch.Tensor
     states: dict[str, tuple[torch.Tensor, ...]]
 
+    def detached(self) -> "AnswerOutputs":
+        """The same numbers as constants."""
+        states = {name: tuple(layer.detach() for layer in stack) for name, stack in self.states.items()}
+        return AnswerOutputs(self.logits.detach(), self.labels, states)
+
 
 def answer_outputs(model: nn.Module, inputs: dict[str, Any]) -> AnswerOutputs:
     """Run `model` and pick its logits at the answer tokens.

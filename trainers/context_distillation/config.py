@@ -32,6 +32,15 @@ class ContextDistillationConfig(Seq2SeqTrainingArguments):
             [`~aag_hf.trainers.context_distillation.aligned_terms.aligned_terms`].
         layers (`"all"` or `"select"`): Align every layer, or the first, the middle and the last.
 
+    Parameters of a teacher that is trained too, with ``(1 − teacher_beta) · CE(gold) + teacher_beta · T² · KL(teacher ‖
+    student)`` over its own answer tokens; neither model's loss reaches the other:
+
+    Args:
+        train_teacher (`bool`): Train those of the teacher's parameters that require gradients. It is saved with the
+            student, in the folder ``teacher/model``.
+        teacher_beta (`float`): Weight of the divergence from the student in the teacher's loss.
+        teacher_learning_rate (`float`): The teacher's; it follows the student's schedule.
+
     Parameters of the Trainer with another default:
 
     Args:
@@ -54,21 +63,27 @@ class ContextDistillationConfig(Seq2SeqTrainingArguments):
         default="question", metadata={"help": "Encoder tokens to align: the 'question', or each 'position'."}
     )
     layers: Layers = field(default="all", metadata={"help": "Layers to align: 'all', or 'select' first, middle, last."})
+    train_teacher: bool = field(default=False, metadata={"help": "Train the teacher too, as in the paper."})
+    teacher_beta: float = field(
+        default=0.4, metadata={"help": "Weight of the divergence from the student in a trained teacher's loss."}
+    )
+    teacher_learning_rate: float = field(default=5e-5, metadata={"help": "Learning rate of a trained teacher."})
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Keep off: the collator reads the records' own columns."}
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0.0 <= self.alpha <= 1.0:
-            raise InputError(f"alpha must be in [0, 1], got {self.alpha}.")
+        for name in ("alpha", "teacher_beta"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
         if self.temperature <= 0.0:
             raise InputError(f"temperature must be positive, got {self.temperature}.")
         choices = {"temperature_schedule": TemperatureSchedule, "alignment": Alignment, "layers": Layers}
         for name, words in choices.items():
             if getattr(self, name) not in get_args(words):
                 raise InputError(f"{name} must be one of {', '.join(get_args(words))}, got {getattr(self, name)!r}.")
-        for name in ("hidden_weight", "attention_weight"):
+        for name in ("hidden_weight", "attention_weight", "teacher_learning_rate"):
             if not getattr(self, name) >= 0.0:
                 raise InputError(f"{name} must not be negative, got {getattr(self, name)}.")
 

@@ -1,10 +1,11 @@
 """Stage 2 of AAG: a reader learns from gold answers and from a teacher that reads long context."""
 
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -15,6 +16,12 @@ from aag_hf.trainers.context_distillation.aligned_terms import ATTENTION, Readin
 from aag_hf.trainers.context_distillation.config import ContextDistillationConfig
 from aag_hf.trainers.context_distillation.losses import answer_cross_entropy, distillation_kl
 from aag_hf.trainers.context_distillation.teacher_cache import cached_distillation_kl, check_temperatures, is_cached
+from aag_hf.trainers.context_distillation.trained_teacher import (
+    TEACHER_FOLDER,
+    TeacherUpdates,
+    add_parameters,
+    check_trained_apart,
+)
 
 
 class ContextDistillationTrainer(AnswerTrainer):
@@ -22,18 +29,19 @@ class ContextDistillationTrainer(AnswerTrainer):
 
     Student and teacher read different prompts about the same question; the answer tokens meet in the loss and, if
     `args` give alignment a weight, states at tokens that both read. Each term is logged by its name:
-    `answer_cross_entropy`, `distillation_kl`, `hidden_alignment`, `attention_alignment`.
+    `answer_cross_entropy`, `distillation_kl`, `hidden_alignment`, `attention_alignment` and, where the teacher is
+    trained too, `teacher_cross_entropy` and `teacher_distillation_kl`, which the loss of evaluation leaves out.
 
     Args:
-        teacher_model: A model of the same vocabulary, frozen here; it may share its weights with the student (see
-            [`~aag_hf.awakening.share_weights`]). Not needed where the collator has a `teacher_cache`. Without either
-            the loss is the cross-entropy alone.
+        teacher_model: A model of the same vocabulary, frozen here unless ``args.train_teacher``; it may share weights
+            that nobody trains with the student (see [`~aag_hf.awakening.share_weights`]). Not needed where the collator
+            has a `teacher_cache`. Without either the loss is the cross-entropy alone.
         **kwargs: As in [`~transformers.Seq2SeqTrainer`]; `args` is a [`ContextDistillationConfig`], `data_collator` a
             [`~aag_hf.collators.DataCollatorForContextDistillation`].
 
     Raises:
-        InputError: The teacher's vocabulary is not the student's, the teacher holds weights that the student trains,
-            the states of the two cannot be aligned, or a batch has no teacher inputs.
+        InputError: The teacher's vocabulary is not the student's, one trains weights that the other holds, the states
+            of the two cannot be aligned, or a batch has no teacher inputs.
 
     Example:
 
@@ -54,41 +62,56 @@ class ContextDistillationTrainer(AnswerTrainer):
     def __init__(self, *args: Any, teacher_model: PreTrainedModel | nn.Module | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.teacher: nn.Module | None = None
-        self._training_terms: dict[str, list[torch.Tensor]] = defaultdict(list)
-        self._evaluation_terms: dict[str, list[torch.Tensor]] = defaultdict(list)
+        self._training_terms: dict[str, list[Tensor]] = defaultdict(list)
+        self._evaluation_terms: dict[str, list[Tensor]] = defaultdict(list)
         if teacher_model is not None:
-            self._check_vocabulary(teacher_model)
-            self._check_trained_apart(teacher_model)
-            if self.args.alignment_weights:
-                check_alignable(self.model, teacher_model, self.args.alignment_weights, self.args.alignment)
-            teacher_model.requires_grad_(False)
-            self.teacher = self.accelerator.prepare_model(teacher_model, evaluation_mode=True).eval()
+            self._check_teacher(teacher_model)
+            if not self.args.train_teacher:
+                teacher_model.requires_grad_(False)
+            self.teacher = self.accelerator.prepare_model(teacher_model, evaluation_mode=not self.args.train_teacher)
+            self.teacher.eval()
+        if self.args.train_teacher:
+            self._check_teacher_can_be_trained()
+            self.add_callback(TeacherUpdates(self.teacher))
 
     def compute_loss(
         self,
         model: nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         teacher_inputs = {n.removeprefix(TEACHER): v for n, v in inputs.items() if n.startswith(TEACHER)}
         student_inputs = {n: v for n, v in inputs.items() if not n.startswith(TEACHER)}
         student = answer_outputs(model, student_inputs | self._states_to_return())
         terms = {"answer_cross_entropy": answer_cross_entropy(student.logits, student.labels)}
-        has_teacher = self.teacher is not None or is_cached(teacher_inputs)
-        if has_teacher:
-            temperature = self.args.temperature_at(self.state.global_step) if model.training else self.args.temperature
-            terms |= self._teacher_terms(student, student_inputs, teacher_inputs, temperature)
-        weights = {
-            "answer_cross_entropy": self.args.alpha if has_teacher else 1.0,
-            "distillation_kl": 1.0 - self.args.alpha,
-            **self.args.alignment_weights,
-        }
+        weights = {"answer_cross_entropy": 1.0}
+        temperature = self.args.temperature_at(self.state.global_step) if model.training else self.args.temperature
+        if is_cached(teacher_inputs):
+            weights = self._weights(model.training)
+            terms |= self._cached_terms(student, teacher_inputs, temperature)
+        elif self.teacher is not None:
+            weights = self._weights(model.training)
+            terms |= self._teacher_terms(model.training, student, student_inputs, teacher_inputs, temperature)
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         collected = self._training_terms if model.training else self._evaluation_terms
         for name, value in terms.items():
             collected[name].append(value.detach().float())
         return (loss, {"logits": student.logits}) if return_outputs else loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        optimizer = super().create_optimizer(model)
+        if self.args.train_teacher:
+            assert self.teacher is not None
+            decayed = self.get_decay_parameter_names(self.teacher)
+            add_parameters(optimizer, self.teacher, decayed, self.args.teacher_learning_rate, self.args.weight_decay)
+        return optimizer
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if self.args.train_teacher and self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir) / TEACHER_FOLDER
+            self.accelerator.unwrap_model(self.teacher).save_pretrained(folder)
+        super().save_model(output_dir, _internal_call)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
@@ -101,46 +124,75 @@ class ContextDistillationTrainer(AnswerTrainer):
         output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})
         return output
 
-    def _means(self, terms: dict[str, list[torch.Tensor]]) -> dict[str, float]:
+    def _means(self, terms: dict[str, list[Tensor]]) -> dict[str, float]:
         """The mean of each term over what was collected and over the processes; empties `terms`."""
         means = {name: self.accelerator.reduce(torch.stack(v).mean(), "mean").item() for name, v in terms.items()}
         terms.clear()
         return means
 
-    def _teacher_terms(
-        self, student: AnswerOutputs, student_inputs: dict[str, Any], teacher_inputs: dict[str, Any], temperature: float
-    ) -> dict[str, torch.Tensor]:
-        """The terms that need the teacher, of those that have a weight."""
-        distilled, aligned = self.args.alpha < 1.0, self.args.alignment_weights
-        if is_cached(teacher_inputs):
-            if aligned:
-                raise InputError(
-                    "a teacher cache holds logits and no states: set hidden_weight and attention_weight to 0, or give "
-                    "the trainer the teacher_model and the collator no cache."
-                )
-            if not distilled:
-                return {}
-            # Before the first step, not hours later.
-            check_temperatures(teacher_inputs, self.args.temperatures(self.state.max_steps))
-            kl = cached_distillation_kl(student.logits, student.labels, teacher_inputs, temperature)
-            return {"distillation_kl": kl}
-        if not distilled and not aligned:
+    def _weights(self, training: bool) -> dict[str, float]:
+        """The weight of each term that a teacher brings in; evaluation measures the student alone."""
+        beta = self.args.teacher_beta
+        return {
+            "answer_cross_entropy": self.args.alpha,
+            "distillation_kl": 1.0 - self.args.alpha,
+            **self.args.alignment_weights,
+            "teacher_cross_entropy": 1.0 - beta if training else 0.0,
+            "teacher_distillation_kl": beta if training else 0.0,
+        }
+
+    def _cached_terms(self, student: AnswerOutputs, columns: dict[str, Any], temperature: float) -> dict[str, Tensor]:
+        """The terms that a teacher's cached logits give, of those that have a weight."""
+        if self.args.alignment_weights:
+            raise InputError(
+                "a teacher cache holds logits and no states: set hidden_weight and attention_weight to 0, or give the "
+                "trainer the teacher_model and the collator no cache."
+            )
+        if self.args.train_teacher:
+            raise InputError(
+                "a teacher cache is a frozen teacher's: leave train_teacher off, or give the collator no cache."
+            )
+        if self.args.alpha == 1.0:
             return {}
-        teacher = self._teacher_outputs(teacher_inputs, student.labels)
+        # Before the first step, not hours later.
+        check_temperatures(columns, self.args.temperatures(self.state.max_steps))
+        return {"distillation_kl": cached_distillation_kl(student.logits, student.labels, columns, temperature)}
+
+    def _teacher_terms(
+        self,
+        training: bool,
+        student: AnswerOutputs,
+        student_inputs: dict[str, Any],
+        teacher_inputs: dict[str, Any],
+        temperature: float,
+    ) -> dict[str, Tensor]:
+        """The terms that need the teacher, of those that have a weight; each has a gradient in one model only."""
+        distilled, aligned, taught = self.args.alpha < 1.0, self.args.alignment_weights, self.args.train_teacher
+        if not (distilled or aligned or taught):
+            return {}
+        teacher = self._read_teacher(training, teacher_inputs, student.labels)
+        fixed = teacher.detached()
         terms = {}
         if distilled:
-            terms["distillation_kl"] = distillation_kl(student.logits, teacher.logits, None, temperature)
+            terms["distillation_kl"] = distillation_kl(student.logits, fixed.logits, None, temperature)
         if aligned:
-            readings = Reading(student_inputs, student.states), Reading(teacher_inputs, teacher.states)
+            readings = Reading(student_inputs, student.states), Reading(teacher_inputs, fixed.states)
             terms |= aligned_terms(*readings, aligned, self.args.alignment, self.args.layers)
+        if taught:
+            terms["teacher_cross_entropy"] = answer_cross_entropy(teacher.logits, teacher.labels)
+            terms["teacher_distillation_kl"] = distillation_kl(
+                student.logits.detach(), teacher.logits, None, temperature
+            )
         return terms
 
-    @torch.no_grad()
-    def _teacher_outputs(self, inputs: dict[str, Any], labels: torch.Tensor) -> AnswerOutputs:
+    def _read_teacher(self, training: bool, inputs: dict[str, Any], labels: Tensor) -> AnswerOutputs:
         if not inputs:
             raise InputError("the batch has no teacher inputs: give the collator a teacher_context.")
         assert self.teacher is not None
-        teacher = answer_outputs(self.teacher, inputs | self._states_to_return())
+        if self.args.train_teacher:
+            self.teacher.train(training)
+        with torch.set_grad_enabled(self.args.train_teacher and torch.is_grad_enabled()):
+            teacher = answer_outputs(self.teacher, inputs | self._states_to_return())
         if not torch.equal(labels, teacher.labels):
             raise InputError("student and teacher rows end in different answers: collate both from the same records.")
         return teacher
@@ -152,17 +204,35 @@ class ContextDistillationTrainer(AnswerTrainer):
         # T5 takes attentions of an encoder called apart, as FiD's is, for hidden states where these are absent.
         return {"output_hidden_states": True, "output_attentions": ATTENTION in weights}
 
-    def _check_vocabulary(self, teacher: nn.Module) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_teacher(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._load_teacher(self.state.best_model_checkpoint)
+
+    def _load_teacher(self, checkpoint: str) -> None:
+        if not self.args.train_teacher:
+            return
+        folder = Path(checkpoint) / TEACHER_FOLDER
+        if not folder.is_dir():
+            raise InputError(f"{folder} is missing: the checkpoint was not made with train_teacher; start a new run.")
+        super()._load_from_checkpoint(str(folder), self.accelerator.unwrap_model(self.teacher))
+
+    def _check_teacher(self, teacher: nn.Module) -> None:
         sizes = [model.config.get_text_config().vocab_size for model in (self.model, teacher)]
         if sizes[0] != sizes[1]:
             raise InputError(
                 f"the teacher's vocabulary has {sizes[1]} tokens, the student's {sizes[0]}: their distributions can "
                 "only be compared over the same tokens."
             )
+        check_trained_apart(self.model, teacher, self.args.train_teacher)
+        if self.args.alignment_weights:
+            check_alignable(self.model, teacher, self.args.alignment_weights, self.args.alignment)
 
-    def _check_trained_apart(self, teacher: nn.Module) -> None:
-        trained = {id(parameter) for parameter in self.model.parameters() if parameter.requires_grad}
-        if any(id(parameter) in trained for parameter in teacher.parameters()):
-            raise InputError(
-                "the teacher shares weights that the student trains: load the teacher apart, or train an adapter."
-            )
+    def _check_teacher_can_be_trained(self) -> None:
+        if self.teacher is None:
+            raise InputError("train_teacher is set and there is no teacher_model: give the trainer one.")
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            raise InputError("train_teacher needs both models whole in each process: leave it off with ZeRO and FSDP.")
