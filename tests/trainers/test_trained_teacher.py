@@ -124,12 +124,14 @@ def test_the_teacher_has_its_own_learning_rate_and_each_is_clipped_alone(load, t
         torch.testing.assert_close(value, parameters(alone)[name], rtol=1e-10, atol=1e-14, msg=name)
 
 
-def test_accumulated_batches_make_one_step_and_leave_no_gradient(load, teacher_of, trainer_of, records):
+def test_accumulated_batches_make_one_step_free_of_earlier_gradients(load, teacher_of, trainer_of, records):
     for i, record in enumerate(records):
         record["answers"] = [f"a {i}"]
     student, teacher = load("lora"), teacher_of()
     other, other_teacher = copy.deepcopy(student), copy.deepcopy(teacher)
     run = {**SGD, "max_grad_norm": 0.0, "max_steps": 2}
+    for parameter in teacher.parameters():
+        parameter.grad = torch.ones_like(parameter)
     trainer_of(student, teacher, **run, gradient_accumulation_steps=2).train()
     trainer_of(other, other_teacher, **run, per_device_train_batch_size=4).train()
     for name, value in parameters(other_teacher).items():
