@@ -71,8 +71,7 @@ class ContextDistillationTrainer(AnswerTrainer):
             self.teacher = self.accelerator.prepare_model(teacher_model, evaluation_mode=not self.args.train_teacher)
             self.teacher.eval()
         if self.args.train_teacher:
-            self._check_teacher_can_be_trained()
-            self.add_callback(TeacherUpdates(self.teacher))
+            self.add_callback(TeacherUpdates(self._trainable_teacher()))
 
     def compute_loss(
         self,
@@ -102,9 +101,9 @@ class ContextDistillationTrainer(AnswerTrainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(model)
         if self.args.train_teacher:
-            assert self.teacher is not None
-            decayed = self.get_decay_parameter_names(self.teacher)
-            add_parameters(optimizer, self.teacher, decayed, self.args.teacher_learning_rate, self.args.weight_decay)
+            teacher = self._trainable_teacher()
+            decayed = self.get_decay_parameter_names(teacher)
+            add_parameters(optimizer, teacher, decayed, self.args.teacher_learning_rate, self.args.weight_decay)
         return optimizer
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -231,8 +230,9 @@ class ContextDistillationTrainer(AnswerTrainer):
         if self.args.alignment_weights:
             check_alignable(self.model, teacher, self.args.alignment_weights, self.args.alignment)
 
-    def _check_teacher_can_be_trained(self) -> None:
+    def _trainable_teacher(self) -> nn.Module:
         if self.teacher is None:
             raise InputError("train_teacher is set and there is no teacher_model: give the trainer one.")
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             raise InputError("train_teacher needs both models whole in each process: leave it off with ZeRO and FSDP.")
+        return self.teacher
