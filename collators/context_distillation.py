@@ -38,7 +38,7 @@ class DataCollatorForContextDistillation:
         max_length: Most tokens of a prompt; what is too long is cut from the context.
         answer_max_length: Most tokens of an answer, the end token included.
         pad_to_multiple_of: Round lengths up.
-        teacher_cache: The teacher's logits of all records that will come, instead of what the teacher reads.
+        teacher_cache: What the teacher says about all records that will come, instead of what it reads.
 
     Calling it takes records and gives `input_ids`, `attention_mask`, `labels` ``(batch, tokens)``, `features`
     ``(batch, feature_dim)``, for causal models `position_ids`, and all but `features` again with ``teacher_`` before

@@ -101,8 +101,3 @@ def test_a_passage_that_changed_under_a_record_s_id_is_refused(build, passage_re
     record = {**passage_records[2], "ctxs": [{**passage, **change}, *others]}
     with pytest.raises(InputError, match="record q2: its question, target or context is not what"):
         build(records=[record])
-
-
-def test_alignment_is_refused_where_the_cache_holds_no_states(build, trainer_of):
-    with pytest.raises(InputError, match="holds logits and no states: set hidden_weight and attention_weight to 0"):
-        trainer_of(cache=build(), hidden_weight=0.5).train()

@@ -1,6 +1,6 @@
 """The alignment terms of the loss: which tokens of student and teacher are compared, and the comparison."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -88,12 +88,51 @@ def aligned_terms(
     Raises:
         InputError: Layers, widths or heads differ, or a question mask is missing.
     """
+    if alignment == "question":
+        return shared_terms(student, {name: shared_tokens(teacher, name, layers) for name in names}, layers)
     terms = {}
     for name in names:
-        compared = TERMS[name]
-        pairs = _pairs(student, teacher, compared, alignment, layers)
-        terms[name] = torch.stack([_compare(compared, ours, theirs) for ours, theirs in pairs]).sum()
+        pairs = _same_positions(student, teacher, TERMS[name], layers)
+        terms[name] = torch.stack([_compare(TERMS[name], ours, theirs) for ours, theirs in pairs]).sum()
     return terms
+
+
+def shared_terms(
+    student: Reading, teacher: Mapping[str, Mapping[str, Tokens]], layers: Layers = "all"
+) -> dict[str, Tensor]:
+    """:func:`aligned_terms` with alignment ``"question"``, from what was kept of the teacher's states.
+
+    Args:
+        student: As there.
+        teacher: For each term by name, what :func:`shared_tokens` gave.
+        layers: The layers it gave.
+    """
+    terms = {}
+    for name, theirs in teacher.items():
+        ours = shared_tokens(student, name, layers)
+        terms[name] = torch.stack([_compare(TERMS[name], ours[place], theirs[place]) for place in theirs]).sum()
+    return terms
+
+
+def shared_tokens(reading: Reading, name: str, layers: Layers = "all") -> dict[str, Tokens]:
+    """The tokens that all models read about a question: its ``"answer"`` and, with an encoder, the ``"question"``.
+
+    Args:
+        reading: Of one model.
+        name: The term they are for, which tells whether they are hidden states or attentions.
+        layers: Which layers.
+
+    Returns:
+        By place, a row a sample, the tokens that count before those that do not.
+
+    Raises:
+        InputError: A question mask is missing.
+    """
+    compared = TERMS[name]
+    tokens = {"answer": _answer_tokens(reading, compared, layers)}
+    if _has_encoder(reading):
+        tokens["question"] = _question_tokens(reading, compared, layers)
+    return tokens
 
 
 def check_alignable(student: nn.Module, teacher: nn.Module, names: Collection[str], alignment: Alignment) -> None:
@@ -111,28 +150,36 @@ def check_alignable(student: nn.Module, teacher: nn.Module, names: Collection[st
         )
     if alignment == "position" and not has_encoder:
         raise InputError("alignment 'position' compares encoders, and a causal model has none: choose 'question'.")
-    if ATTENTION not in names:
-        return
-    for role, model in (("student", student), ("teacher", teacher)):
-        implementation = innermost(model).config._attn_implementation
-        if implementation != "eager":
-            raise InputError(
-                f"attention_weight reads attention probabilities, which the {role}'s {implementation!r} attention "
-                "never forms: load it with attn_implementation='eager', which is slower and keeps (heads, tokens, "
-                "tokens) numbers a layer and passage in memory; or set attention_weight to 0."
-            )
+    check_returns_states(student, names, "student")
+    check_returns_states(teacher, names, "teacher")
 
 
-def _pairs(
-    student: Reading, teacher: Reading, compared: Compared, alignment: Alignment, layers: Layers
+def check_returns_states(model: nn.Module, names: Collection[str], role: str) -> None:
+    """Refuse a model that does not return what the terms `names` read.
+
+    Raises:
+        InputError: Attentions are read, and the model's implementation forms none; names the `role`.
+    """
+    implementation = innermost(model).config._attn_implementation
+    if ATTENTION in names and implementation != "eager":
+        raise InputError(
+            f"attention_weight reads attention probabilities, which the {role}'s {implementation!r} attention never "
+            "forms: load it with attn_implementation='eager', which is slower and keeps (heads, tokens, tokens) "
+            "numbers a layer and passage in memory; or set attention_weight to 0."
+        )
+
+
+def states_to_return(names: Collection[str]) -> dict[str, bool]:
+    """A model's arguments that make it return what the terms `names` read."""
+    # T5 takes attentions of an encoder called apart, as FiD's is, for hidden states where these are absent.
+    return {"output_hidden_states": True, "output_attentions": ATTENTION in names} if names else {}
+
+
+def _same_positions(
+    student: Reading, teacher: Reading, compared: Compared, layers: Layers
 ) -> Iterator[tuple[Tokens, Tokens]]:
     """What is compared with what: rows of the second are a multiple of the first's, sample-major."""
     yield _answer_tokens(student, compared, layers), _answer_tokens(teacher, compared, layers)
-    if not _has_encoder(student):
-        return
-    if alignment == "question":
-        yield _question_tokens(student, compared, layers), _question_tokens(teacher, compared, layers)
-        return
     ours, theirs = _passages(student), _passages(teacher)
     common = min(ours, theirs)
     yield (

@@ -1,10 +1,10 @@
-"""A frozen teacher's logits at the answer tokens, computed once for every epoch and every student."""
+"""A frozen teacher's logits and states, computed once for every epoch and every student."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,16 @@ from torch import Tensor, nn
 
 from aag_hf.data.errors import InputError
 from aag_hf.data.jsonl import write_whole
-from aag_hf.trainers.answer_logits import IGNORE_INDEX, answer_logits
+from aag_hf.trainers.answer_logits import IGNORE_INDEX, answer_outputs, is_encoder_decoder
+from aag_hf.trainers.context_distillation.aligned_terms import Reading, check_returns_states, states_to_return
+from aag_hf.trainers.context_distillation.alignment import Layers
+from aag_hf.trainers.context_distillation.cached_states import PLACES, batch_states, state_rows
 from aag_hf.trainers.context_distillation.fingerprints import (
     text_fingerprint,
     tokenizer_fingerprint,
     weights_fingerprint,
 )
-from aag_hf.trainers.context_distillation.losses import distillation_kl, topk_distillation_kl, topk_record
+from aag_hf.trainers.context_distillation.losses import topk_record
 from aag_hf.trainers.context_distillation.row_files import PATTERN, Entry, Place, list_rows, read_rows, write_rows
 
 if TYPE_CHECKING:
@@ -36,11 +39,11 @@ BATCHES_PER_FILE = 16
 
 
 class TeacherCache:
-    """What a teacher says at the answer tokens of records, by the records' ids.
+    """What a teacher says at the answer tokens of records, by the records' ids, and the states that alignment needs.
 
     The folder holds ``key.json``, everything the logits depend on besides the records, and ``.safetensors`` files, each
-    with some records' rows and the list of them; a file appears only when it is complete. `collate` reads no more than
-    the rows it is asked for.
+    with some records' rows and the list of them; a file appears only when it is complete. States, if there are any,
+    stand in a folder of such files a kind. `collate` reads no more than the rows it is asked for.
 
     Args:
         directory: A folder that [`TeacherCache.build`] made.
@@ -64,6 +67,7 @@ class TeacherCache:
             raise InputError(f"{directory}: has no {KEY}: make a teacher cache there with TeacherCache.build.")
         self.key: dict[str, Any] = json.loads((self.directory / KEY).read_text(encoding="utf-8"))
         self._places = list_rows(self.directory)
+        self._state_places = {name: list_rows(self.directory / name) for name in self.key["states"]}
 
     @classmethod
     def build(
@@ -76,6 +80,8 @@ class TeacherCache:
         key: dict[str, Any],
         top_k: int | None,
         temperature: float | Sequence[float],
+        aligned: Collection[str] = (),
+        layers: Layers = "all",
         batch_size: int = 32,
     ) -> TeacherCache:
         """Open the cache in `directory` after running the teacher over those of `records` that it lacks.
@@ -92,16 +98,22 @@ class TeacherCache:
                 teacher's type.
             temperature: The one to train with, or all of a schedule, as [`ContextDistillationConfig.temperatures`]
                 gives them; all logits serve any.
+            aligned: The alignment terms to keep states for, as [`ContextDistillationConfig.alignment_weights`] names
+                them; for the alignment ``"question"`` alone, ``"position"`` would need every token of each passage.
+            layers: The layers whose states to keep.
             batch_size: Records a forward pass.
 
         Raises:
             InputError: The folder was made from another key or a record's other text, which the message names; `top_k`
-                or `temperature` is out of range; or the collator has no `teacher_context`.
+                or `temperature` is out of range; the collator has no `teacher_context`; or the teacher's states cannot
+                be read.
         """
         if collator.teacher_context is None:
             raise InputError("the collator has no teacher_context: say what the teacher reads.")
         if top_k is not None and top_k < 1:
             raise InputError(f"top_k is {top_k}: keep at least 1 logit, or None for all.")
+        check_returns_states(teacher, aligned, "teacher")
+        places = PLACES if is_encoder_decoder(teacher) else PLACES[:1]
         temperatures = list(temperature) if isinstance(temperature, Sequence) else [temperature]
         key = {
             **key,
@@ -111,6 +123,8 @@ class TeacherCache:
             "vocabulary": teacher.config.get_text_config().vocab_size,
             "top_k": top_k,
             "temperatures": None if top_k is None else temperatures,
+            "states": [f"{place}_{name}" for name in sorted(aligned) for place in places],
+            "layers": layers if aligned else None,
         }
         directory = Path(directory)
         _check_key(directory, key)
@@ -120,10 +134,15 @@ class TeacherCache:
         files = [waiting[i : i + size] for i in range(0, len(waiting), size)]
         for group in track(files, "Teacher", console=Console(stderr=True), transient=True, disable=not files):
             batches = [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
-            entries, rows = zip(*(_answer_rows(teacher, collator, batch, key) for batch in batches))
-            # The key comes first: a file that exists is never without it.
+            entries, rows, states = zip(*(_rows_of(teacher, collator, batch, key, aligned) for batch in batches))
+            # The key comes first: a file that exists is never without it. Logits come last: they make a record known.
             write_whole((json.dumps(key, indent=2) + "\n").encode(), directory / KEY)
-            write_rows(directory, [entry for batch in entries for entry in batch], rows)
+            known_entries = [entry for batch in entries for entry in batch]
+            for name in key["states"]:
+                tensors = [tensor for batch in states for tensor in batch[name]]
+                counted = [entry._replace(rows=len(tensor)) for entry, tensor in zip(known_entries, tensors)]
+                write_rows(directory / name, counted, [{"states": tensor} for tensor in tensors])
+            write_rows(directory, known_entries, rows)
         return cls(directory)
 
     def collate(self, records: Records) -> Columns:
@@ -132,7 +151,8 @@ class TeacherCache:
         Returns:
             `teacher_labels` ``(answer tokens,)``, and `teacher_logits` ``(answer tokens, vocab)`` or else
             `teacher_top_values` and `teacher_top_indices` ``(answer tokens, k)``, `teacher_tail_logsumexp`
-            ``(answer tokens, temperatures)``, the list of `teacher_temperatures` and the size of `teacher_vocabulary`.
+            ``(answer tokens, temperatures)``, the list of `teacher_temperatures` and the size of `teacher_vocabulary`;
+            for each kind of states what [`~.cached_states.batch_states`] gives, and which `teacher_layers` they are of.
 
         Raises:
             InputError: A record is not in the cache; names it.
@@ -147,56 +167,11 @@ class TeacherCache:
         if self.key["top_k"] is not None:
             columns["teacher_top_indices"] = columns["teacher_top_indices"].long()
             columns.update({f"teacher_{name}": self.key[name] for name in ("temperatures", "vocabulary")})
+        for name, places in self._state_places.items():
+            states = [read_rows(places[record["id"]])["states"] for record in records]
+            columns[f"teacher_{name}"], columns[f"teacher_{name}_mask"] = batch_states(states, name.partition("_")[2])
+            columns["teacher_layers"] = self.key["layers"]
         return columns
-
-
-def is_cached(columns: Columns) -> bool:
-    """Whether a batch's teacher columns, without their prefix, are a cache's and not a teacher's inputs."""
-    return "logits" in columns or "top_values" in columns
-
-
-def cached_distillation_kl(logits: Tensor, labels: Tensor, columns: Columns, temperature: float) -> Tensor:
-    """:func:`~.losses.distillation_kl` from cached columns; with `top_k`, exact over {k tokens, all others}.
-
-    Args:
-        logits: The student's, ``(answer tokens, vocab)``.
-        labels: The tokens they predict, ``(answer tokens,)``.
-        columns: What [`TeacherCache.collate`] gave, names without ``teacher_``.
-        temperature: The softmax temperature; with `top_k` one of the cache's own.
-
-    Raises:
-        InputError: Temperature, vocabulary or answers are not those of the cache.
-    """
-    if not torch.equal(labels, columns["labels"]):
-        raise InputError("the student's answers are not the cached teacher's: build the cache from these records.")
-    if "logits" in columns:
-        return distillation_kl(logits, columns["logits"], None, temperature)
-    check_temperatures(columns, [temperature])
-    if columns["vocabulary"] != logits.shape[-1]:
-        raise InputError(
-            f"the cached teacher's vocabulary has {columns['vocabulary']} tokens, the student's {logits.shape[-1]}: "
-            "their distributions can only be compared over the same tokens."
-        )
-    tail = columns["tail_logsumexp"][:, columns["temperatures"].index(temperature)]
-    return topk_distillation_kl(logits, columns["top_values"], columns["top_indices"], tail, None, temperature)
-
-
-def check_temperatures(columns: Columns, temperatures: Sequence[float]) -> None:
-    """Refuse a cache that does not serve all `temperatures`.
-
-    Args:
-        columns: What [`TeacherCache.collate`] gave, names without ``teacher_``.
-        temperatures: What a run visits.
-
-    Raises:
-        InputError: Some logits were left out, and the weight of these is not known at one of the temperatures.
-    """
-    missing = [t for t in temperatures if t not in columns.get("temperatures", temperatures)]
-    if missing:
-        raise InputError(
-            f"the run's temperature is {missing[0]}, the teacher cache was made for {columns['temperatures']}: build "
-            "another cache for all that ContextDistillationConfig.temperatures gives; one with top_k=None serves any."
-        )
 
 
 def _check_key(directory: Path, key: dict[str, Any]) -> None:
@@ -235,18 +210,28 @@ def _waiting(
 
 
 @torch.no_grad()
-def _answer_rows(
-    teacher: nn.Module, collator: DataCollatorForContextDistillation, records: Records, key: dict[str, Any]
-) -> tuple[list[Entry], dict[str, Tensor]]:
-    """The teacher's answer tokens of a batch: how many each record has, and the rows of them all."""
+def _rows_of(
+    teacher: nn.Module,
+    collator: DataCollatorForContextDistillation,
+    records: Records,
+    key: dict[str, Any],
+    aligned: Collection[str],
+) -> tuple[list[Entry], dict[str, Tensor], dict[str, list[Tensor]]]:
+    """A batch's records and how many answer tokens each has; the rows of them all; the states of each."""
     inputs = collator.teacher_inputs(records)
     counts = (inputs["labels"] != IGNORE_INDEX).sum(dim=1).tolist()
     entries = [Entry(r["id"], text_fingerprint(collator.teacher_texts(r)), n) for r, n in zip(records, counts)]
     device = next(teacher.parameters()).device
-    logits, labels = answer_logits(teacher.eval(), {name: value.to(device) for name, value in inputs.items()})
+    inputs = {name: value.to(device) for name, value in inputs.items()}
+    logits, labels, states = answer_outputs(teacher.eval(), inputs | states_to_return(aligned))
     if key["top_k"] is None:
         rows = {"labels": labels, "logits": logits}
     else:
         record = topk_record(logits, key["top_k"], key["temperatures"])
         rows = {"labels": labels, **record._asdict(), "top_indices": record.top_indices.int()}
-    return entries, {name: value.cpu() for name, value in rows.items()}
+    kept = state_rows(Reading(inputs, states), aligned, key["layers"]) if aligned else {}
+    return (
+        entries,
+        {name: value.cpu() for name, value in rows.items()},
+        {name: [tensor.cpu() for tensor in tensors] for name, tensors in kept.items()},
+    )

@@ -12,10 +12,22 @@ from transformers.trainer_utils import EvalLoopOutput
 from aag_hf.data.errors import InputError
 from aag_hf.trainers.answer_logits import AnswerOutputs, answer_outputs
 from aag_hf.trainers.answer_trainer import TEACHER, AnswerTrainer
-from aag_hf.trainers.context_distillation.aligned_terms import ATTENTION, Reading, aligned_terms, check_alignable
+from aag_hf.trainers.context_distillation.aligned_terms import (
+    Reading,
+    aligned_terms,
+    check_alignable,
+    check_returns_states,
+    states_to_return,
+)
+from aag_hf.trainers.context_distillation.cached_terms import (
+    cached_alignment,
+    cached_distillation_kl,
+    check_answers,
+    check_temperatures,
+    is_cached,
+)
 from aag_hf.trainers.context_distillation.config import ContextDistillationConfig
 from aag_hf.trainers.context_distillation.losses import answer_cross_entropy, distillation_kl
-from aag_hf.trainers.context_distillation.teacher_cache import cached_distillation_kl, check_temperatures, is_cached
 from aag_hf.trainers.context_distillation.trained_teacher import (
     TEACHER_FOLDER,
     TeacherUpdates,
@@ -70,6 +82,8 @@ class ContextDistillationTrainer(AnswerTrainer):
                 teacher_model.requires_grad_(False)
             self.teacher = self.accelerator.prepare_model(teacher_model, evaluation_mode=not self.args.train_teacher)
             self.teacher.eval()
+        elif getattr(self.data_collator, "teacher_cache", None) is not None:
+            check_returns_states(self.model, self.args.alignment_weights, "student")
         if self.args.train_teacher:
             self.add_callback(TeacherUpdates(self._trainable_teacher()))
 
@@ -82,16 +96,17 @@ class ContextDistillationTrainer(AnswerTrainer):
     ) -> Any:
         teacher_inputs = {n.removeprefix(TEACHER): v for n, v in inputs.items() if n.startswith(TEACHER)}
         student_inputs = {n: v for n, v in inputs.items() if not n.startswith(TEACHER)}
-        student = answer_outputs(model, student_inputs | self._states_to_return())
+        cached = is_cached(teacher_inputs)
+        has_teacher = cached or self.teacher is not None
+        states = states_to_return(self.args.alignment_weights) if has_teacher else {}
+        student = answer_outputs(model, student_inputs | states)
         terms = {"answer_cross_entropy": answer_cross_entropy(student.logits, student.labels)}
-        weights = {"answer_cross_entropy": 1.0}
         temperature = self.args.temperature_at(self.state.global_step) if model.training else self.args.temperature
-        if is_cached(teacher_inputs):
-            weights = self._weights(model.training)
-            terms |= self._cached_terms(student, teacher_inputs, temperature)
-        elif self.teacher is not None:
-            weights = self._weights(model.training)
+        if cached:
+            terms |= self._cached_terms(student, student_inputs, teacher_inputs, temperature)
+        elif has_teacher:
             terms |= self._teacher_terms(model.training, student, student_inputs, teacher_inputs, temperature)
+        weights = self._weights(model.training) if has_teacher else {"answer_cross_entropy": 1.0}
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         collected = self._training_terms if model.training else self._evaluation_terms
         for name, value in terms.items():
@@ -140,22 +155,25 @@ class ContextDistillationTrainer(AnswerTrainer):
             "teacher_distillation_kl": beta if training else 0.0,
         }
 
-    def _cached_terms(self, student: AnswerOutputs, columns: dict[str, Any], temperature: float) -> dict[str, Tensor]:
-        """The terms that a teacher's cached logits give, of those that have a weight."""
-        if self.args.alignment_weights:
-            raise InputError(
-                "a teacher cache holds logits and no states: set hidden_weight and attention_weight to 0, or give the "
-                "trainer the teacher_model and the collator no cache."
-            )
+    def _cached_terms(
+        self, student: AnswerOutputs, student_inputs: dict[str, Any], columns: dict[str, Any], temperature: float
+    ) -> dict[str, Tensor]:
+        """The terms that a teacher's cache gives, of those that have a weight."""
         if self.args.train_teacher:
             raise InputError(
                 "a teacher cache is a frozen teacher's: leave train_teacher off, or give the collator no cache."
             )
-        if self.args.alpha == 1.0:
-            return {}
-        # Before the first step, not hours later.
-        check_temperatures(columns, self.args.temperatures(self.state.max_steps))
-        return {"distillation_kl": cached_distillation_kl(student.logits, student.labels, columns, temperature)}
+        check_answers(student.labels, columns)
+        terms = {}
+        if self.args.alpha < 1.0:
+            # Before the first step, not hours later.
+            check_temperatures(columns, self.args.temperatures(self.state.max_steps))
+            terms["distillation_kl"] = cached_distillation_kl(student.logits, columns, temperature)
+        if self.args.alignment_weights:
+            reading = Reading(student_inputs, student.states)
+            alignment = self.args.alignment_weights, self.args.alignment, self.args.layers
+            terms |= cached_alignment(reading, columns, *alignment)
+        return terms
 
     def _teacher_terms(
         self,
@@ -191,17 +209,10 @@ class ContextDistillationTrainer(AnswerTrainer):
         if self.args.train_teacher:
             self.teacher.train(training)
         with torch.set_grad_enabled(self.args.train_teacher and torch.is_grad_enabled()):
-            teacher = answer_outputs(self.teacher, inputs | self._states_to_return())
+            teacher = answer_outputs(self.teacher, inputs | states_to_return(self.args.alignment_weights))
         if not torch.equal(labels, teacher.labels):
             raise InputError("student and teacher rows end in different answers: collate both from the same records.")
         return teacher
-
-    def _states_to_return(self) -> dict[str, bool]:
-        weights = self.args.alignment_weights
-        if self.teacher is None or not weights:
-            return {}
-        # T5 takes attentions of an encoder called apart, as FiD's is, for hidden states where these are absent.
-        return {"output_hidden_states": True, "output_attentions": ATTENTION in weights}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
