@@ -48,10 +48,10 @@ def causal_pair(request):
 
 @pytest.fixture
 def build(setting, passage_records, tmp_path):
-    def build(**changes):
+    def build(records=passage_records, **changes):
         _, teacher, collator = setting
         options = {"key": {}, "top_k": None, "temperature": 3.0, "aligned": TERMS, "batch_size": 3, **changes}
-        return TeacherCache.build(teacher, collator, passage_records, tmp_path / "cache", **options)
+        return TeacherCache.build(teacher, collator, records, tmp_path / "cache", **options)
 
     return build
 
@@ -103,6 +103,27 @@ def test_a_run_from_the_cache_reads_no_teacher(setting, build, trainer_of, passa
     trainer = trainer_of(cache)
     trainer.train()
     assert not seen and trainer.state.log_history[0]["attention_alignment"] > 0
+
+
+def test_a_stopped_build_goes_on_and_keeps_all_states(setting, build, passage_records, tmp_path):
+    records = [{**record, "id": f"{record['id']}-{i}"} for record in passage_records for i in range(5)]
+    seen = []
+
+    def stop(*_):
+        seen.append(1)
+        if len(seen) == 19:
+            raise KeyboardInterrupt
+
+    handle = setting[1].register_forward_pre_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        build(records, batch_size=1)
+    rest = build(records, batch_size=1).collate(records)
+    handle.remove()
+    # The first file was whole when the build stopped; the other four records were computed again.
+    assert len(seen) == 19 + 4
+    (tmp_path / "cache").rename(tmp_path / "stopped")
+    whole = build(records, batch_size=1).collate(records)
+    assert all(torch.equal(torch.as_tensor(rest[n]), torch.as_tensor(whole[n])) for n in whole if n != "teacher_layers")
 
 
 def test_workers_of_a_data_loader_read_the_same_batches(build, trainer_of, passage_records):

@@ -36,8 +36,8 @@ class ContextDistillationConfig(Seq2SeqTrainingArguments):
     student)`` over its own answer tokens; neither model's loss reaches the other:
 
     Args:
-        train_teacher (`bool`): Train those of the teacher's parameters that require gradients. It is saved with the
-            student, in the folder ``teacher/model``.
+        train_teacher (`bool`): Train those of the teacher's parameters that require gradients, in one pass with what
+            the student learns from: its dropout is on. It is saved with the student, in the folder ``teacher/model``.
         teacher_beta (`float`): Weight of the divergence from the student in the teacher's loss.
         teacher_learning_rate (`float`): The teacher's; it follows the student's schedule.
 
