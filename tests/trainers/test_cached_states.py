@@ -102,7 +102,9 @@ def test_a_run_from_the_cache_reads_no_teacher(setting, build, trainer_of, passa
     assert build().key == cache.key
     trainer = trainer_of(cache)
     trainer.train()
+    metrics = trainer.evaluate(passage_records)
     assert not seen and trainer.state.log_history[0]["attention_alignment"] > 0
+    assert metrics["eval_hidden_alignment"] > 0
 
 
 def test_a_stopped_build_goes_on_and_keeps_all_states(setting, build, passage_records, tmp_path):

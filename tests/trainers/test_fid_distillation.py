@@ -88,6 +88,15 @@ def test_every_term_is_logged_by_its_name_and_they_add_up_to_the_loss(student, t
         assert entry[prefix + "loss"] == pytest.approx(total, rel=1e-5)
 
 
+def test_a_teacher_that_learns_too_gets_better_at_the_answers(student, teacher, trainer_of):
+    run = {"max_steps": 30, "per_device_train_batch_size": 4, "learning_rate": 5e-3, "teacher_learning_rate": 5e-3}
+    trainer = trainer_of(student, teacher, train_teacher=True, **run)
+    trainer.train()
+    first, last = (trainer.state.log_history[i] for i in (0, 29))
+    for name in ("loss", "answer_cross_entropy", "teacher_cross_entropy"):
+        assert last[name] < 0.8 * first[name]
+
+
 @pytest.mark.parametrize("name", ["hidden", "attention"])
 def test_a_term_without_weight_is_not_logged(student, teacher, trainer_of, name):
     trainer = trainer_of(student, teacher, **{f"{name}_weight": 0.0})
