@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from rich.console import Console
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
@@ -98,17 +98,9 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
     base = load_language_model(options.model_name_or_path, options.fid, **options.loading_arguments())
     base.to(arguments.device)
     model = _untrained_model(options, base, train_records)
-    teacher = None if options.teacher is None else load_teacher(options, base)
     collator = model.reader_collator()
-    collator.question_mask = bool(arguments.alignment_weights) and collator.is_encoder_decoder
-    if teacher is not None:
-        collator.teacher_context = teacher.config.context
-        collator.teacher_passages = teacher.config.passages
-        collator.teacher_fid = teacher.config.fid
-    if teacher is not None and options.teacher_cache_dir is not None:
-        records = [*train_records, *(dev_records or [])]
-        collator.teacher_cache = cache_teacher(teacher.reader, collator, records, options, arguments)
-        teacher = None
+    records = [*train_records, *(dev_records or [])]
+    teacher = None if options.teacher is None else _set_up_teacher(options, arguments, base, collator, records)
     if model.question_encoder is not None:
         for records in filter(None, (train_records, dev_records)):
             add_features(records, model)
@@ -129,7 +121,33 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
             model.config.trained_parameters = sum(trained.values())
             model.config.training_figures = figures
             model.save_pretrained(directory)
+            if teacher is not None and arguments.train_teacher:
+                teacher.save_pretrained(directory / "teacher")
     return output_dir
+
+
+def _set_up_teacher(
+    options: TrainOptions,
+    arguments: ContextDistillationConfig,
+    base: PreTrainedModel,
+    collator: DataCollatorForContextDistillation,
+    records: Records,
+) -> AwakeningModel | None:
+    """The teacher, or ``None`` where the collator has its cached answers; `collator` learns what the teacher reads."""
+    if arguments.train_teacher and options.teacher_cache_dir is not None:
+        raise InputError("teacher_cache_dir keeps a frozen teacher's answers: leave it or train_teacher out.")
+    teacher = load_teacher(options, base)
+    if arguments.train_teacher and isinstance(teacher.reader, PeftModel):
+        raise InputError(f"{options.teacher}: is an adapter: train_teacher trains a teacher whole, of method 'full'.")
+    collator.teacher_context = teacher.config.context
+    collator.teacher_passages = teacher.config.passages
+    collator.teacher_fid = teacher.config.fid
+    aligned_by_question = bool(arguments.alignment_weights) and arguments.alignment == "question"
+    collator.question_mask = aligned_by_question and collator.is_encoder_decoder
+    if options.teacher_cache_dir is None:
+        return teacher
+    collator.teacher_cache = cache_teacher(teacher.reader, collator, records, options, arguments)
+    return None
 
 
 def load_teacher(options: TrainOptions, base: PreTrainedModel) -> AwakeningModel:
@@ -171,6 +189,8 @@ def cache_teacher(
             key={"teacher": options.teacher},
             top_k=options.teacher_top_k,
             temperature=arguments.temperatures(_most_steps(arguments, len(records))),
+            aligned=arguments.alignment_weights,
+            layers=arguments.layers,
             batch_size=arguments.per_device_eval_batch_size,
         )
 

@@ -144,6 +144,10 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
                 return_dict=True,
                 **kwargs,
             )
+            # T5 counts the entries of what it is given: without hidden states the attentions would take their place.
+            encoder_outputs = BaseModelOutput(
+                encoder_outputs.last_hidden_state, encoder_outputs.hidden_states, encoder_outputs.attentions
+            )
         return super().forward(
             attention_mask=attention_mask.flatten(1) if attention_mask is not None else None,
             decoder_input_ids=decoder_input_ids,

@@ -72,15 +72,33 @@ def test_a_reader_of_memory_learns_from_a_fid_teacher(train, cached, tmp_path):
     assert not torch.equal(*weights)
 
 
-def test_all_terms_of_the_loss_are_logged(train, tmp_path):
+@pytest.mark.parametrize("cached", [False, True])
+def test_all_terms_of_the_loss_are_logged(train, cached, tmp_path):
     assert train(tmp_path / "teacher", "--method", "lora", *FID) == 0
     options = ["--teacher", str(tmp_path / "teacher"), "--hidden_weight", "0.1", "--attention_weight", "0.1"]
     eager = ["--attn_implementation", "eager", "--logging_steps", "1", "--save_strategy", "steps", "--save_steps", "2"]
+    options += ["--teacher_cache_dir", str(tmp_path / "cache")] if cached else []
     assert train(tmp_path / "student", "--context", "generated", *options, *eager) == 0
     state = tmp_path / "student.checkpoints" / "checkpoint-2" / "trainer_state.json"
     logged = json.loads(state.read_text())["log_history"][-1]
     terms = {"answer_cross_entropy", "distillation_kl", "hidden_alignment", "attention_alignment"}
     assert terms <= logged.keys() and all(logged[term] > 0 for term in terms)
+
+
+def test_a_trained_teacher_is_saved_beside_its_student_and_differs_from_before(train, train_file, tmp_path, capsys):
+    assert train(tmp_path / "teacher", "--method", "full", *FID) == 0
+    options = ["--context", "generated", "--teacher", str(tmp_path / "teacher"), "--train_teacher", "true"]
+    options += ["--teacher_learning_rate", "0.01"]
+    assert train(tmp_path / "student", *options) == 0
+    folders = (tmp_path / "teacher", tmp_path / "student" / "teacher")
+    before, after = (dict(AwakeningModel.from_pretrained(folder).reader.named_parameters()) for folder in folders)
+    assert any(not torch.equal(parameter, after[name]) for name, parameter in before.items())
+    assert evaluate_reader(AwakeningModel.from_pretrained(folders[1]), read_records(train_file)[:2])["count"] == 2
+    assert train(tmp_path / "adapter", "--method", "lora", *FID) == 0
+    assert train(tmp_path / "x", *options, "--teacher", str(tmp_path / "adapter")) == 2
+    assert "is an adapter: train_teacher trains a teacher whole" in capsys.readouterr().err
+    assert train(tmp_path / "x", *options, "--teacher_cache_dir", str(tmp_path / "cache")) == 2
+    assert "teacher_cache_dir keeps a frozen teacher's answers" in capsys.readouterr().err
 
 
 def test_fid_of_another_model_or_without_passages_is_refused(train, tiny_llama_dir, tmp_path, capsys):

@@ -134,6 +134,20 @@ def test_generation_returns_scores_and_states_on_request():
     assert outputs.cross_attentions[0][0].shape == (4, 4, 1, 18)
 
 
+@pytest.mark.parametrize("asked", ["hidden_states", "attentions"])
+def test_states_asked_for_alone_are_those_asked_for_together(asked):
+    model = build()
+    model.set_attn_implementation("eager")
+    input_ids, mask = passages()
+    together = model(input_ids, mask, labels=LABELS, output_hidden_states=True, output_attentions=True)
+    alone = model(input_ids, mask, labels=LABELS, **{f"output_{asked}": True})
+    names = [name for name in together if name.endswith(asked)]
+    assert {name for name in alone if name.endswith(("hidden_states", "attentions"))} == {*names}
+    for name in names:
+        for actual, expected in zip(alone[name], together[name], strict=True):
+            torch.testing.assert_close(actual, expected)
+
+
 def test_gradient_checkpointing_gives_the_same_gradients():
     input_ids, mask = passages()
     gradients = []

@@ -171,8 +171,7 @@ def check_returns_states(model: nn.Module, names: Collection[str], role: str) ->
 
 def states_to_return(names: Collection[str]) -> dict[str, bool]:
     """A model's arguments that make it return what the terms `names` read."""
-    # T5 takes attentions of an encoder called apart, as FiD's is, for hidden states where these are absent.
-    return {"output_hidden_states": True, "output_attentions": ATTENTION in names} if names else {}
+    return {"output_hidden_states": HIDDEN in names, "output_attentions": ATTENTION in names} if names else {}
 
 
 def _same_positions(
