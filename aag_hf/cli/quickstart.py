@@ -68,7 +68,7 @@ class Size:
 
 
 SIZES = {
-    "standard": Size("bfloat16", {"generator": 80, "train": 80, "dev": 12, "test": 36}, 16, 80, 36, 24, 40, 64, 25),
+    "standard": Size("bfloat16", {"generator": 80, "train": 80, "dev": 12, "test": 36}, 16, 80, 36, 24, 40, 16, 25),
     "smoke": Size("float32", dict.fromkeys(SPLITS, 7), 8, 3, 3, 3, 3, 16, 8),
 }
 
@@ -86,10 +86,10 @@ class Reader:
 
 DOCUMENT_READER = Reader("document", "reader with the real document (upper bound)", "lora", "passages", 4e-3)
 READERS = (
-    Reader("lora_closed_book", "static LoRA, closed book", "lora", "none", 4e-3),
-    Reader("hyperlora_closed_book", "HyperLoRA, closed book", "aag", "none", 2e-3),
-    Reader("lora_generated", "static LoRA + generated context", "lora", "generated", 4e-3),
-    Reader("aag", "AAG: HyperLoRA + generated context", "aag", "generated", 2e-3),
+    Reader("lora_closed_book", "static LoRA, closed book", "lora", "none", 2e-3),
+    Reader("hyperlora_closed_book", "HyperLoRA, closed book", "aag", "none", 8e-4),
+    Reader("lora_generated", "static LoRA + generated context", "lora", "generated", 2e-3),
+    Reader("aag", "AAG: HyperLoRA + generated context", "aag", "generated", 8e-4),
 )
 
 READING = (
@@ -241,7 +241,7 @@ class Quickstart:
     def _measure(
         self, name: str, model: AwakeningModel, records: list[dict[str, Any]], control: Control = "none"
     ) -> dict[str, Any]:
-        result = evaluate_reader(model, records, control=control, seed=self.options.seed)
+        result = evaluate_reader(model, records, control=control, batch_size=64, seed=self.options.seed)
         console.print(f"  {name.strip()}: EM {result['exact_match']:.1f} %", highlight=False)
         return {"name": name, "trained_parameters": getattr(model.config, "trained_parameters", None)} | result
 

@@ -131,16 +131,18 @@ class EmbeddingHyperNetwork(HyperNetwork):
             self.head_a[kind] = nn.Linear(hidden, d_in * self.r, bias=False)
             self.head_b[kind] = nn.Linear(hidden, self.r * d_out, bias=False)
             # A starts with the size of LoRA's: trunk and embedding each have unit variance.
-            nn.init.normal_(self.head_a[kind].weight, std=hidden * (6 * hidden * d_in) ** -0.5)
+            nn.init.normal_(self.head_a[kind].weight, std=(6 * d_in) ** -0.5)
             if config.init_weights:
                 nn.init.zeros_(self.head_b[kind].weight)
         self.reset_static(config.init_weights)
 
     def generate(self, features: torch.Tensor, kind: str, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         unit = nn.functional.normalize(features.to(self.trunk[0].weight.dtype), dim=-1) * features.shape[-1] ** 0.5
-        # An entry of A or B sums as many weights as the latent is wide, and Adam moves each by the learning rate: the
-        # mean instead of the sum lets them move as those of a plain LoRA do at the same learning rate.
-        latent = (self.trunk(unit) + self.site_embedding[kind](positions).unsqueeze(1)) / self.trunk[0].out_features
+        # An entry of A or B sums as many weights as the latent is wide, and Adam moves each by the learning rate. As a
+        # sum it diverges within the warm-up; as a mean it hardly moves beside the static part, and what differs between
+        # questions is lost. The root of the width lets them learn at about half the learning rate of a plain LoRA.
+        latent = self.trunk(unit) + self.site_embedding[kind](positions).unsqueeze(1)
+        latent = latent * self.trunk[0].out_features ** -0.5
         return self.head_a[kind](latent), self.head_b[kind](latent)
 
 
