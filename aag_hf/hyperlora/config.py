@@ -22,7 +22,8 @@ class HyperLoraConfig(PeftConfig):
     """Configuration of [`HyperLoraModel`]: LoRA whose matrices a hypernetwork makes from a question's features.
 
     Paper: Awakening Augmented Generation, section 3.2. A forward pass takes ``features`` of shape
-    ``(batch, feature_dim)`` beside the usual inputs; each row of the batch gets an adapter made for it alone.
+    ``(batch, feature_dim)`` beside the usual inputs; each row of the batch gets an adapter made for it alone. Train it
+    at about half the learning rate of a plain LoRA.
 
     Args:
         r (`int`): Rank of the generated matrices.
