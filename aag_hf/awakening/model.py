@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -272,8 +273,16 @@ def load_language_model(name_or_path: str, fid: bool = False, **kwargs: Any) -> 
     return auto_class.from_pretrained(name, **kwargs)
 
 
-def load_part(directory: Path, base: PreTrainedModel, **kwargs: Any) -> PreTrainedModel | PeftModel:
+def load_part(
+    directory: Path, base: PreTrainedModel, merge: bool = False, **kwargs: Any
+) -> PreTrainedModel | PeftModel:
     """A reader or generator: an adapter over a view of `base`, or a whole model.
+
+    Args:
+        directory: Where it was saved.
+        base: The base model.
+        merge: Merge a plain LoRA into a copy of `base`: it decodes as fast as the base, for the memory of one more.
+        **kwargs: Passed on to `from_pretrained` of a whole model.
 
     Raises:
         InputError: The adapter was trained on another base model.
@@ -282,14 +291,16 @@ def load_part(directory: Path, base: PreTrainedModel, **kwargs: Any) -> PreTrain
         return load_language_model(str(directory), **kwargs)
     # A plain adapter in single precision would have every layer convert its input and output at every token; a
     # hypernetwork runs once a question and keeps its precision.
-    single_precision = PeftConfig.from_pretrained(directory).peft_type == HYPERLORA
+    single_precision = merge or PeftConfig.from_pretrained(directory).peft_type == HYPERLORA
+    over = copy.deepcopy(base) if merge else share_weights(base)
     try:
-        return PeftModel.from_pretrained(share_weights(base), directory, autocast_adapter_dtype=single_precision)
+        model = PeftModel.from_pretrained(over, directory, autocast_adapter_dtype=single_precision)
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"{directory}: this adapter does not fit {base.name_or_path or type(base).__name__}: load the base model "
             f"it was trained on.\n{error}"
         ) from error
+    return model.merge_and_unload() if merge else model
 
 
 def is_encoder_decoder(model: nn.Module) -> bool:

@@ -52,7 +52,7 @@ def generate(options: GenerateOptions) -> Records:
     records = read_records(options.input)
     loading = options.loading_arguments()
     base = load_language_model(options.model_name_or_path, **loading)
-    models = [load_part(Path(directory), base, **loading).to(device()) for directory in options.generator]
+    models = [load_part(Path(path), base, merge=True, **loading).to(device()) for path in options.generator]
     tokenizer = AutoTokenizer.from_pretrained(options.generator[0])
     collator = DataCollatorForContextGeneration(tokenizer, is_encoder_decoder(models[0]), options.prompt)
 

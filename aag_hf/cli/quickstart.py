@@ -68,7 +68,7 @@ class Size:
 
 
 SIZES = {
-    "standard": Size("bfloat16", {"generator": 80, "train": 80, "dev": 12, "test": 36}, 16, 80, 36, 24, 40, 16, 25),
+    "standard": Size("bfloat16", {"generator": 56, "train": 56, "dev": 12, "test": 36}, 16, 80, 24, 18, 24, 16, 25),
     "smoke": Size("float32", dict.fromkeys(SPLITS, 7), 8, 3, 3, 3, 3, 16, 8),
 }
 

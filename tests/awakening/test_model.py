@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from aag_hf import AwakeningConfig, AwakeningModel, AwakeningPipeline, HyperLoraConfig, QuestionEncoder
 from aag_hf.awakening import share_weights
 from aag_hf.awakening.decoding import first_line, generate_texts
+from aag_hf.awakening.model import load_part
 from aag_hf.data.errors import InputError
 
 QUESTIONS = [f"what is the {noun} of {place}?" for noun in ("capital", "currency") for place in "ABCDEFG"]
@@ -135,6 +136,18 @@ def test_adapter_of_another_base_is_refused(tiny_llama_dir, tiny_tokenizer, tmp_
     config = base.config.__class__(**{**base.config.to_dict(), "hidden_size": 64, "head_dim": 16})
     with pytest.raises(InputError, match="does not fit"):
         AwakeningModel.from_pretrained(tmp_path, base_model=AutoModelForCausalLM.from_config(config))
+
+
+def test_a_merged_generator_writes_the_same_and_leaves_the_base_alone(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    base = model.question_encoder.backbone
+    before = {name: parameter.clone() for name, parameter in base.named_parameters()}
+    merged = load_part(tmp_path / "generator", base, merge=True)
+    assert not any("lora_" in name for name, _ in merged.named_parameters())
+    assert all(torch.equal(parameter, before[name]) for name, parameter in base.named_parameters())
+    expected = model.write_contexts(QUESTIONS)
+    model.generator = merged
+    assert model.write_contexts(QUESTIONS) == expected
 
 
 def test_texts_come_back_in_the_order_of_the_records(model):
