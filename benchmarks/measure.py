@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results.csv"
 
 
 def compare(
-    benchmark: str, cases: dict[str, Callable[[], Any]], baseline: str, rounds: int = 7, setting: str = ""
+    benchmark: str, cases: dict[str, Callable[[], Any]], baseline: str, rounds: int = 5, setting: str = ""
 ) -> list[dict[str, Any]]:
     """Time `cases` against `baseline`, print the table and append it to ``results.csv``.
 
