@@ -4,12 +4,15 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 
 from aag_hf.data.jsonl import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def results_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
@@ -60,10 +63,19 @@ def plot_results(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None
     figure = Figure(figsize=(8, 0.45 * len(rows) + 1.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    names = [row["name"] for row in rows]
+    draw_results(axes, rows)
+    axes.set_title(title)
+    partial = path.with_name(f".{path.name}.partial.png")
+    figure.savefig(partial, dpi=150)
+    os.replace(partial, path)
+
+
+def draw_results(axes: "Axes", rows: Sequence[dict[str, Any]]) -> None:
+    """A bar a row on `axes`, in the order of the rows; names may occur more than once."""
+    places = range(len(rows))
     colours = ["#b8b8b8" if row.get("control", "none") != "none" else "#3b6fb6" for row in rows]
     bars = axes.barh(
-        names,
+        places,
         [row["exact_match"] for row in rows],
         xerr=[row["exact_match_stderr"] for row in rows],
         color=colours,
@@ -71,14 +83,11 @@ def plot_results(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None
         capsize=3,
     )
     axes.bar_label(bars, fmt="%.1f", padding=6)
+    axes.set_yticks(places, [row["name"] for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 110)
     axes.set_xlabel("exact match, % (whiskers: one standard error; grey: controls)")
-    axes.set_title(title)
     axes.spines[["top", "right"]].set_visible(False)
-    partial = path.with_name(f".{path.name}.partial.png")
-    figure.savefig(partial, dpi=150)
-    os.replace(partial, path)
 
 
 def write_json(value: Any, path: Path) -> None:
