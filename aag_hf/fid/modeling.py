@@ -137,7 +137,7 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
         """
         attention_mask = self._mask_of(input_ids, attention_mask)
         if encoder_outputs is None:
-            encoder_outputs = self.encoder(
+            encoded = self.encoder(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 inputs_embeds=inputs_embeds,
@@ -145,9 +145,7 @@ class FiDT5ForConditionalGeneration(T5ForConditionalGeneration):
                 **kwargs,
             )
             # T5 counts the entries of what it is given: without hidden states the attentions would take their place.
-            encoder_outputs = BaseModelOutput(
-                encoder_outputs.last_hidden_state, encoder_outputs.hidden_states, encoder_outputs.attentions
-            )
+            encoder_outputs = BaseModelOutput(encoded.last_hidden_state, encoded.hidden_states, encoded.attentions)
         return super().forward(
             attention_mask=attention_mask.flatten(1) if attention_mask is not None else None,
             decoder_input_ids=decoder_input_ids,
