@@ -1,6 +1,7 @@
 """From records to decoded text, in batches of similar length."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -55,7 +56,8 @@ def generate_texts(
             rows = order[start : start + batch_size]
             inputs = {n: v.to(device) for n, v in collator.generation_inputs([records[i] for i in rows]).items()}
             prompt_tokens += int(inputs["attention_mask"].sum())
-            ids = model.generate(**inputs, max_new_tokens=max_new_tokens, **options)
+            with contiguous_head(model):
+                ids = model.generate(**inputs, max_new_tokens=max_new_tokens, **options)
             if not collator.is_encoder_decoder:
                 ids = ids[:, inputs["input_ids"].shape[1] :]
             for row, text in zip(rows, tokenizer.batch_decode(ids, skip_special_tokens=True)):
@@ -65,6 +67,29 @@ def generate_texts(
     finally:
         model.train(training)
     return texts, prompt_tokens
+
+
+@contextmanager
+def contiguous_head(model: nn.Module) -> Iterator[None]:
+    """Give the model's head contiguous states for as long as the scope lasts.
+
+    After a prompt, transformers hands the head the last position of each row, which is not contiguous. If nobody trains
+    the head's weights, torch's product then copies them once a row: gigabytes for 64 rows of a small model.
+    """
+
+    def contiguous(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        states, *others = args
+        return (states.contiguous(), *others)
+
+    head = model.get_output_embeddings()
+    if head is None:
+        yield
+        return
+    handle = head.register_forward_pre_hook(contiguous)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def first_line(text: str) -> str:

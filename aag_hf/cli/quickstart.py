@@ -68,7 +68,7 @@ class Size:
 
 
 SIZES = {
-    "standard": Size("bfloat16", {"generator": 56, "train": 56, "dev": 12, "test": 36}, 16, 80, 24, 18, 24, 16, 25),
+    "standard": Size("bfloat16", {"generator": 48, "train": 64, "dev": 10, "test": 36}, 16, 80, 22, 16, 22, 16, 25),
     "smoke": Size("float32", dict.fromkeys(SPLITS, 7), 8, 3, 3, 3, 3, 16, 8),
 }
 
@@ -172,7 +172,7 @@ class Quickstart:
                 target_modules=["all-linear"],
             ),
             ContextGeneratorConfig(
-                str(self.directory / "generator"), **self._training_options(self.size.generator_steps, 4e-3)
+                str(self.directory / "generator"), **self._training_options(self.size.generator_steps, 4e-3, "lora")
             ),
         )
 
@@ -263,7 +263,10 @@ class Quickstart:
         train(
             options,
             ContextDistillationConfig(
-                str(target), alpha=0.5, temperature=1.0, **self._training_options(steps, reader.learning_rate)
+                str(target),
+                alpha=0.5,
+                temperature=1.0,
+                **self._training_options(steps, reader.learning_rate, reader.method),
             ),
         )
         figures = AwakeningConfig.from_pretrained(target).training_figures
@@ -278,9 +281,12 @@ class Quickstart:
             "threads": self.options.threads,
         }
 
-    def _training_options(self, steps: int, learning_rate: float) -> dict[str, Any]:
+    def _training_options(self, steps: int, learning_rate: float, method: str) -> dict[str, Any]:
         return {
             "max_steps": steps,
+            "use_cpu": device().type == "cpu",
+            # A plain LoRA keeps its weights in float32; HyperLoRA's matrices have the base model's type already.
+            "bf16": method == "lora" and self.size.dtype == "bfloat16",
             "per_device_train_batch_size": self.size.batch,
             "per_device_eval_batch_size": 2 * self.size.batch,
             "learning_rate": learning_rate,

@@ -47,12 +47,13 @@ def to_lora(
             f"features has shape {tuple(features.shape)}, expected one vector of {network.feature_dim}: export one "
             "question at a time."
         )
-    matrices = network(vector)
+    pairs = network(vector)
     weights: dict[str, torch.Tensor] = {}
     layers = {n: m for n, m in base.named_modules() if isinstance(m, HyperLoraLinear) and adapter_name in m.sites}
     for name, layer in layers.items():
         site = layer.sites[adapter_name]
-        a, b = (matrix[site.position, 0] for matrix in matrices[site.kind])
+        a = torch.cat([a[site.position, 0] for a, _ in pairs[site.kind]], dim=1)
+        b = torch.cat([b[site.position, 0] for _, b in pairs[site.kind]], dim=0)
         weights[f"base_model.model.{name}.lora_A.weight"] = a.T.contiguous()
         weights[f"base_model.model.{name}.lora_B.weight"] = b.T.contiguous()
     rank, scaling = a.shape[1], layer.scaling[adapter_name]

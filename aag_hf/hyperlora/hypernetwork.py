@@ -25,7 +25,7 @@ class Site:
     out_features: int
 
 
-Matrices = dict[str, tuple[torch.Tensor, torch.Tensor]]
+Matrices = tuple[torch.Tensor, torch.Tensor]
 
 
 def natural_order(name: str) -> list[tuple[bool, int, str]]:
@@ -57,7 +57,7 @@ def make_sites(layers: dict[str, tuple[int, int]], config: HyperLoraConfig) -> d
 
 
 class HyperNetwork(nn.Module):
-    """What both hypernetworks share: the optional static part, and its concatenation along the rank.
+    """What both hypernetworks share: the optional static part.
 
     Parameters are only touched by submodules' ``__call__``: that is where ZeRO-3, FSDP and offloading gather them.
     """
@@ -84,12 +84,10 @@ class HyperNetwork(nn.Module):
                 nn.init.zeros_(table.weight)
 
     def generate(self, features: torch.Tensor, kind: str, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The generated part for some sites of a kind; see `matrices` for arguments and shapes."""
+        """The generated part: ``(sites, batch, d_in · r)`` and ``(sites, batch, r · d_out)``; see `matrices`."""
         raise NotImplementedError
 
-    def matrices(
-        self, features: torch.Tensor, kind: str, position: int | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def matrices(self, features: torch.Tensor, kind: str, position: int | None = None) -> list[Matrices]:
         """A and B of the sites of one kind, for every question of the batch, in one matrix product a head.
 
         Args:
@@ -98,22 +96,18 @@ class HyperNetwork(nn.Module):
             position: One site of the kind; ``None`` for all of them.
 
         Returns:
-            A ``(sites, batch, d_in, rank)`` and B ``(sites, batch, rank, d_out)``; the rank is twice `r` with a static
-            part.
+            The generated A ``(sites, batch, d_in, r)`` and B ``(sites, batch, r, d_out)`` and, with a static part, its
+            A ``(sites, 1, d_in, r)`` and B ``(sites, 1, r, d_out)``. A site's update is the sum of their products.
         """
         positions = torch.arange(self.counts[kind], device=features.device)
         positions = positions if position is None else positions[position : position + 1]
-        a, b = self.generate(features, kind, positions)
-        a, b = a.unflatten(-1, (-1, self.r)), b.unflatten(-1, (self.r, -1))
-        if kind not in self.static_a:
-            return a, b
-        batch = features.shape[0]
-        static_a = self.static_a[kind](positions).unflatten(-1, (-1, self.r)).unsqueeze(1).expand(-1, batch, -1, -1)
-        static_b = self.static_b[kind](positions).unflatten(-1, (self.r, -1)).unsqueeze(1).expand(-1, batch, -1, -1)
-        return torch.cat([static_a, a], dim=-1), torch.cat([static_b, b], dim=-2)
+        pairs = [self.generate(features, kind, positions)]
+        if kind in self.static_a:
+            pairs.append((self.static_a[kind](positions).unsqueeze(1), self.static_b[kind](positions).unsqueeze(1)))
+        return [(a.unflatten(-1, (-1, self.r)), b.unflatten(-1, (self.r, -1))) for a, b in pairs]
 
-    def forward(self, features: torch.Tensor) -> Matrices:
-        """A and B of every site: see `matrices`."""
+    def forward(self, features: torch.Tensor) -> dict[str, list[Matrices]]:
+        """A and B of every site, by kind: see `matrices`."""
         return {kind: self.matrices(features, kind) for kind in self.shapes}
 
 

@@ -68,9 +68,10 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
         if self.quantization_backend is not None:
             result = self.quantization_backend.maybe_clone_base_result(result)
         for name in active:
-            a, b = self.state.matrices(name, self.sites[name])
             dropped = self.hyperlora_dropout[name](x)
-            result = hyper_lora_add(result, dropped, a.to(x.device), b.to(x.device), self.scaling[name])
+            for a, b in self.state.matrices(name, self.sites[name]):
+                # Not one pair of twice the rank: the static part would be copied, and read, once a question.
+                result = hyper_lora_add(result, dropped, a.to(x.device), b.to(x.device), self.scaling[name])
         return result
 
     def extra_repr(self) -> str:

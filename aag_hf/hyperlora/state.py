@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from aag_hf.hyperlora.hypernetwork import HyperNetwork, Site
+from aag_hf.hyperlora.hypernetwork import HyperNetwork, Matrices, Site
 from aag_hf.hyperlora.layer import HyperLoraLinear, HyperLoraNetworks
 
 CONTAINER = "hypernetworks"
@@ -41,21 +41,23 @@ class AdapterState:
     ):
         self.features = features
         self.networks: dict[str, HyperNetwork] = {name: networks[name] for name in active if name in networks}
-        self.generated: dict[str, dict[str, tuple[Rows, Rows]]] | None = None
+        self.generated: dict[str, dict[str, list[tuple[Rows, Rows]]]] | None = None
         if not on_demand:
             # Unbound, not indexed: the gradient of an index is as large as all sites together, once for each site.
             self.generated = {
-                name: {kind: (a.to(dtype).unbind(), b.to(dtype).unbind()) for kind, (a, b) in network(features).items()}
+                name: {
+                    kind: [(a.to(dtype).unbind(), b.to(dtype).unbind()) for a, b in pairs]
+                    for kind, pairs in network(features).items()
+                }
                 for name, network in self.networks.items()
             }
 
-    def matrices(self, adapter_name: str, site: Site) -> tuple[torch.Tensor, torch.Tensor]:
-        """A ``(batch, d_in, rank)`` and B ``(batch, rank, d_out)`` of one site."""
+    def matrices(self, adapter_name: str, site: Site) -> list[Matrices]:
+        """A ``(batch, d_in, r)`` and B ``(batch, r, d_out)`` of one site; a static part follows, with a batch of 1."""
         if self.generated is None:
-            a, b = self.networks[adapter_name].matrices(self.features, site.kind, site.position)
-            return a[0], b[0]
-        a, b = self.generated[adapter_name][site.kind]
-        return a[site.position], b[site.position]
+            pairs = self.networks[adapter_name].matrices(self.features, site.kind, site.position)
+            return [(a[0], b[0]) for a, b in pairs]
+        return [(a[site.position], b[site.position]) for a, b in self.generated[adapter_name][site.kind]]
 
 
 @contextmanager

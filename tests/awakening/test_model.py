@@ -49,6 +49,18 @@ def test_answers_do_not_depend_on_batch_mates(model):
     assert [output.contexts[0] for output in alone] == together.contexts[:4]
 
 
+def test_the_head_of_a_frozen_model_never_sees_states_that_make_torch_copy_the_vocabulary(model):
+    seen = []
+    head = model.generator.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _, args, output: seen.append(args[0].is_contiguous()))
+    try:
+        model.write_contexts(QUESTIONS[:3])
+    finally:
+        handle.remove()
+    assert len(seen) > 1 and all(seen)
+    assert not head._forward_pre_hooks
+
+
 def test_base_weights_exist_once(model):
     names = {"q.weight", "q_proj.base_layer.weight", "q.base_layer.weight", "q_proj.weight"}
     first_layers = [

@@ -139,7 +139,7 @@ def test_one_layer_equals_the_reference(file, case):
     layer = base.block[case["idx"]]["layer"].requires_grad_(True)
     x, features = (tensors[name].to(dtype).requires_grad_(True) for name in ("x", "features"))
 
-    a, b = base.hypernetworks.hyperlora_net["default"].matrices(features, kind, case["idx"])
+    [(a, b)] = base.hypernetworks.hyperlora_net["default"].matrices(features, kind, case["idx"])
     assert_near(a[0], expected["down"])
     assert_near(b[0] * layer.scaling["default"], expected["up"])
     with hyperlora_features(model, features):
