@@ -1,6 +1,6 @@
 # Every target does its own set-up: a virtual environment in .venv with the tested versions.
 PYTHON ?= python3
-SEED ?= 29
+SEED ?= 17
 THREADS ?= 2
 QUICKSTART_DIR ?= runs/quickstart
 BIN := .venv/bin
