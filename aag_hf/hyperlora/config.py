@@ -39,6 +39,8 @@ class HyperLoraConfig(PeftConfig):
             into [0, 1), 1.0 is the paper's raw index, which dominates features of unit norm.
         static (`bool`): Also learn an A and a B of rank `r` that every question shares; exported as extra rank.
         lora_dropout (`float`): Dropout on the input of the adapter's path (never on the base layer's output).
+        use_triton (`bool`): On a CUDA device, let Triton kernels apply the adapters where
+            [`~kernels.hyper_lora.dispatch.choose_path`] allows it. Off by default: not measured on any GPU yet.
         init_weights (`bool`): Start with ΔW = 0, exactly. ``False`` is for tests only.
         target_modules (`list[str]` or `str`): Linear layers to adapt, as in [`peft.LoraConfig`]; ``"all-linear"`` too.
         exclude_modules (`list[str]` or `str`): As in [`peft.LoraConfig`].
@@ -79,6 +81,7 @@ class HyperLoraConfig(PeftConfig):
     )
     static: bool = field(default=False, metadata={"help": "Also learn an A and a B that all questions share."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the input of the adapter's path."})
+    use_triton: bool = field(default=False, metadata={"help": "On a CUDA device, apply adapters by Triton kernels."})
     init_weights: bool = field(default=True, metadata={"help": "Start with an update of exactly zero."})
     target_modules: list[str] | str | None = field(
         default=None, metadata={"help": "Linear layers to adapt, by name or 'all-linear'."}

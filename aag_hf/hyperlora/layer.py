@@ -30,7 +30,7 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
     """
 
     adapter_layer_names = ("hyperlora_dropout",)
-    other_param_names = ("sites", "scaling")
+    other_param_names = ("sites", "scaling", "use_triton")
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: HyperLoraConfig, **kwargs: Any):
         super().__init__()
@@ -40,6 +40,7 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
         self.hyperlora_dropout = nn.ModuleDict()
         self.sites: dict[str, Site] = {}
         self.scaling: dict[str, float] = {}
+        self.use_triton: dict[str, bool] = {}
         self.state: AdapterState | None = None
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config)
@@ -49,6 +50,7 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
         dropout = nn.Dropout(config.lora_dropout) if config.lora_dropout else nn.Identity()
         self.hyperlora_dropout[adapter_name] = dropout
         self.scaling[adapter_name] = config.scaling
+        self.use_triton[adapter_name] = config.use_triton
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -71,7 +73,8 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
             dropped = self.hyperlora_dropout[name](x)
             for a, b in self.state.matrices(name, self.sites[name]):
                 # Not one pair of twice the rank: the static part would be copied, and read, once a question.
-                result = hyper_lora_add(result, dropped, a.to(x.device), b.to(x.device), self.scaling[name])
+                a, b = a.to(x.device), b.to(x.device)
+                result = hyper_lora_add(result, dropped, a, b, self.scaling[name], use_triton=self.use_triton[name])
         return result
 
     def extra_repr(self) -> str:

@@ -1,7 +1,10 @@
-"""The per-sample LoRA matmul in torch operations: differentiable, and what the CPU runs."""
+"""The per-sample LoRA matmul as users call it: in torch operations, or by Triton kernels where those were asked for."""
 
 import torch
 import torch.nn.functional as F
+
+from aag_hf.kernels.hyper_lora import triton_path
+from aag_hf.kernels.hyper_lora.dispatch import choose_path
 
 
 def hyper_lora_linear(
@@ -12,6 +15,7 @@ def hyper_lora_linear(
     bias: torch.Tensor | None = None,
     scale: float = 1.0,
     cu_seqlens: torch.Tensor | None = None,
+    use_triton: bool = False,
 ) -> torch.Tensor:
     """A linear layer with a LoRA adapter of its own for each sample: ``x Wᵀ + bias + scale · (x a) b``.
 
@@ -25,6 +29,8 @@ def hyper_lora_linear(
         bias: ``(d_out,)``.
         scale: Factor of the adapter's part.
         cu_seqlens: int32 ``(G + 1,)``: sample g owns the rows ``cu_seqlens[g]:cu_seqlens[g + 1]`` of a packed `x`.
+        use_triton: Run the Triton kernels where `dispatch.choose_path` allows them, by default nowhere. They find the
+            samples of packed rows on the device, without waiting for it, and cannot be differentiated twice.
 
     Returns:
         ``(..., d_out)`` in the dtype of `x`; differentiable in `x`, `weight`, `a`, `b` and `bias`.
@@ -46,6 +52,12 @@ def hyper_lora_linear(
     """
     if weight.dim() != 2 or weight.shape[1] != x.shape[-1]:
         raise ValueError(f"weight {tuple(weight.shape)} does not fit x {tuple(x.shape)}: expected (d_out, d_in).")
+    dtype = _triton_dtype(x, weight, a, b, use_triton)
+    if dtype is not None:
+        _check_shapes(x, a, b, weight.shape[0], cu_seqlens)
+        bias = None if bias is None else bias.to(dtype)
+        x, weight, a, b = (tensor.to(dtype) for tensor in (x, weight, a, b))
+        return triton_path.hyper_lora_linear(x, weight, a, b, bias, scale, cu_seqlens)
     return hyper_lora_add(F.linear(x, weight, bias), x, a, b, scale, cu_seqlens)
 
 
@@ -56,12 +68,13 @@ def hyper_lora_add(
     b: torch.Tensor,
     scale: float = 1.0,
     cu_seqlens: torch.Tensor | None = None,
+    use_triton: bool = False,
 ) -> torch.Tensor:
     """``y + scale · (x a) b`` with each sample's own a and b, for a base layer that computed `y` in its own way.
 
     Args:
         y: ``(..., d_out)``, the base layer's output for `x`.
-        x: As in `hyper_lora_linear`, like `a`, `b`, `scale` and `cu_seqlens`.
+        x: As in `hyper_lora_linear`, like `a`, `b`, `scale`, `cu_seqlens` and `use_triton`.
 
     Returns:
         A tensor of the shape and dtype of `y`.
@@ -69,7 +82,11 @@ def hyper_lora_add(
     Raises:
         ValueError: Shapes that do not fit each other.
     """
-    _check_shapes(y, x, a, b, cu_seqlens)
+    _check_shapes(x, a, b, y.shape[-1], cu_seqlens)
+    dtype = _triton_dtype(x, y, a, b, use_triton)
+    if dtype is not None:
+        y, x, a, b = (tensor.to(dtype) for tensor in (y, x, a, b))
+        return triton_path.hyper_lora_add(y, x, a, b, scale, cu_seqlens)
     if cu_seqlens is not None:
         return _add_packed(y, x, a, b, scale, cu_seqlens)
     samples = a.shape[0]
@@ -123,6 +140,21 @@ def gated_lora_linear(
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
+def _triton_dtype(
+    x: torch.Tensor, base: torch.Tensor, a: torch.Tensor, b: torch.Tensor, use_triton: bool
+) -> torch.dtype | None:
+    """What the Triton kernels compute in, beside a tensor of the base layer; ``None`` where torch operations run."""
+    if not use_triton:
+        # Before the rule is asked: to collect its facts takes microseconds, which count while decoding.
+        return None
+    device, d_in, d_out = x.device.type, x.shape[-1], b.shape[-1]
+    dtype = x.dtype if x.dtype == base.dtype else None
+    if torch.is_autocast_enabled(device) and torch.float64 not in (x.dtype, base.dtype):
+        dtype = torch.get_autocast_dtype(device)
+    path = choose_path(device, dtype, x.numel() // max(d_in, 1), (d_in, d_out), a.shape[-1], use_triton)
+    return dtype if path == "triton" else None
+
+
 def _rows_of_samples(values: torch.Tensor, rows: int, cu_seqlens: torch.Tensor | None) -> torch.Tensor:
     """Repeat each sample's vector ``(G, m)`` for its rows: ``(rows, m)``."""
     samples = values.shape[0]
@@ -145,12 +177,12 @@ def _add_packed(
 
 
 def _check_shapes(
-    y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, cu_seqlens: torch.Tensor | None
+    x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, d_out: int, cu_seqlens: torch.Tensor | None
 ) -> None:
     samples, d_in, r = a.shape
-    if x.shape[-1] != d_in or b.shape != (samples, r, y.shape[-1]):
+    if x.shape[-1] != d_in or b.shape != (samples, r, d_out):
         raise ValueError(
-            f"x {tuple(x.shape)}, a {tuple(a.shape)}, b {tuple(b.shape)} and an output of width {y.shape[-1]} do not "
+            f"x {tuple(x.shape)}, a {tuple(a.shape)}, b {tuple(b.shape)} and an output of width {d_out} do not "
             "fit: expected x (…, d_in), a (G, d_in, r), b (G, r, d_out)."
         )
     if cu_seqlens is None:
