@@ -89,13 +89,12 @@ def hyper_lora_add(
         return triton_path.hyper_lora_add(y, x, a, b, scale, cu_seqlens)
     if cu_seqlens is not None:
         return _add_packed(y, x, a, b, scale, cu_seqlens)
-    samples = a.shape[0]
-    y_rows = y.reshape(samples, -1, y.shape[-1])
-    if torch.is_autocast_enabled(x.device.type):
-        shrunk = torch.bmm(x.reshape(samples, -1, x.shape[-1]), a)
-        return torch.baddbmm(y_rows, shrunk, b, alpha=scale).reshape(y.shape)
-    shrunk = torch.bmm(x.reshape(samples, -1, x.shape[-1]), a.to(x.dtype)).to(y.dtype)
-    return torch.baddbmm(y_rows, shrunk, b.to(y.dtype), alpha=scale).reshape(y.shape)
+    x_rows, y_rows = _by_sample(x, a.shape[0]), _by_sample(y, a.shape[0])
+    if x.dtype == y.dtype == a.dtype == b.dtype or torch.is_autocast_enabled(x.device.type):
+        shrunk = torch.bmm(x_rows, a)
+    else:
+        shrunk, b = torch.bmm(x_rows, a.to(x.dtype)).to(y.dtype), b.to(y.dtype)
+    return torch.baddbmm(y_rows, shrunk, b, alpha=scale).reshape(y.shape)
 
 
 def gated_lora_linear(
@@ -153,6 +152,13 @@ def _triton_dtype(
         dtype = torch.get_autocast_dtype(device)
     path = choose_path(device, dtype, x.numel() // max(d_in, 1), (d_in, d_out), a.shape[-1], use_triton)
     return dtype if path == "triton" else None
+
+
+def _by_sample(rows: torch.Tensor, samples: int) -> torch.Tensor:
+    """``(samples, rows of each, width)``; often they lie so already, and every reshape takes a microsecond."""
+    if rows.dim() == 3 and rows.shape[0] == samples:
+        return rows
+    return rows.reshape(samples, -1, rows.shape[-1])
 
 
 def _rows_of_samples(values: torch.Tensor, rows: int, cu_seqlens: torch.Tensor | None) -> torch.Tensor:
