@@ -1,11 +1,11 @@
-# Every target does its own set-up: a virtual environment in .venv with the tested versions.
+# Every target but bench-gpu does its own set-up: a virtual environment in .venv with the tested versions.
 PYTHON ?= python3
 SEED ?= 17
 THREADS ?= 2
 QUICKSTART_DIR ?= runs/quickstart
 BIN := .venv/bin
 
-.PHONY: quickstart test bench lint format clean
+.PHONY: quickstart test bench bench-gpu lint format clean
 
 quickstart: .venv/installed
 	$(BIN)/aag quickstart --output_dir $(QUICKSTART_DIR) --seed $(SEED) --threads $(THREADS)
@@ -14,7 +14,11 @@ test: .venv/installed
 	$(BIN)/python -m pytest
 
 bench: .venv/installed
-	for script in train_step generate distillation_step; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in kernel train_step generate distillation_step; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+# Without set-up of its own: GPU machines bring their own torch and Triton, and may have no network.
+bench-gpu:
+	PYTHONPATH=$(CURDIR) $(PYTHON) benchmarks/gpu.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

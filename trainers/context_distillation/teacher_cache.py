@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 from aag_hf.data.errors import InputError
@@ -108,6 +106,10 @@ class TeacherCache:
                 or `temperature` is out of range; the collator has no `teacher_context`; or the teacher's states cannot
                 be read.
         """
+        # Here alone, so that training itself needs no package for its looks.
+        from rich.console import Console
+        from rich.progress import track
+
         if collator.teacher_context is None:
             raise InputError("the collator has no teacher_context: say what the teacher reads.")
         if top_k is not None and top_k < 1:
