@@ -19,7 +19,7 @@ def choose_path(
     2. The tensors are on a CUDA device.
     3. They are all fp32, all bf16 or all fp16.
     4. There is at least one row, and 16 divides its width, in and out: rows are then read 16 bytes at a time.
-    5. The rank is at most 16, or a multiple of 8 and at most 64. Compiled for others, the kernels' registers spill.
+    5. The rank is at most 16, or a multiple of 8 and at most 64. Compiled for some ranks between, registers spill.
 
     Args:
         device: Type of the device, as in ``x.device.type``.
