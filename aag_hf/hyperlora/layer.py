@@ -14,7 +14,7 @@ from aag_hf.kernels.hyper_lora import hyper_lora_add
 
 if TYPE_CHECKING:
     from aag_hf.hyperlora.hypernetwork import Site
-    from aag_hf.hyperlora.state import AdapterState
+    from aag_hf.hyperlora.state import AdapterSource
 
 COMPUTE_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -41,7 +41,7 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
         self.sites: dict[str, Site] = {}
         self.scaling: dict[str, float] = {}
         self.use_triton: dict[str, bool] = {}
-        self.state: AdapterState | None = None
+        self.state: AdapterSource | None = None
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config)
 

@@ -14,9 +14,10 @@ from peft.utils.quantization_utils import get_quantization_kwargs, resolve_quant
 from torch import nn
 
 from aag_hf.hyperlora.config import HyperLoraConfig
+from aag_hf.hyperlora.generation import generate_with_features
 from aag_hf.hyperlora.hypernetwork import EmbeddingHyperNetwork, HyperNetwork, MlpHyperNetwork, make_sites
 from aag_hf.hyperlora.layer import HyperLoraLayer, HyperLoraLinear, HyperLoraNetworks
-from aag_hf.hyperlora.state import CONTAINER, enter_forward, exit_forward, generate_with_features
+from aag_hf.hyperlora.state import CONTAINER, enter_forward, exit_forward
 
 
 class HyperLoraModel(BaseTuner):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -16,6 +16,12 @@ from aag_hf.hyperlora.layer import HyperLoraLinear, HyperLoraNetworks
 CONTAINER = "hypernetworks"
 
 Rows = tuple[torch.Tensor, ...]
+
+
+class AdapterSource(Protocol):
+    """Where a layer finds its matrices."""
+
+    def matrices(self, adapter_name: str, site: Site) -> list[Matrices]: ...
 
 
 class AdapterState:
@@ -77,7 +83,7 @@ def adapter_scope(model: nn.Module, features: torch.Tensor) -> Iterator[None]:
         # Recomputation calls the block after this scope has ended: it must find this pass's state, no other.
         module._gradient_checkpointing_func = functools.partial(_checkpoint_with_state, function, module, state)
     try:
-        with _installed(model, state):
+        with installed(model, state):
             yield
     finally:
         for module, function in zip(checkpointed, functions):
@@ -152,32 +158,19 @@ def exit_forward(model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         scope.__exit__(None, None, None)
 
 
-def generate_with_features(
-    model: nn.Module, *args: Any, features: torch.Tensor | None = None, **kwargs: Any
-) -> torch.Tensor:
-    """The base model's `generate` with one scope for the whole decode.
-
-    `generate` runs an encoder without entering the model's forward, and refuses arguments it does not know.
-    """
-    if features is None:
-        return type(model).generate(model, *args, **kwargs)
-    check_rows(features, args[0] if args else kwargs.get("input_ids", kwargs.get("inputs")))
-    with torch.no_grad(), adapter_scope(model, features):
-        return type(model).generate(model, *args, **kwargs)
-
-
 def _checkpoint_with_state(
     function: Callable[..., Any], block: nn.Module, state: AdapterState, run: Callable[..., Any], *args: Any, **kw: Any
 ) -> Any:
     def run_with_state(*run_args: Any, **run_kwargs: Any) -> Any:
-        with _installed(block, state):
+        with installed(block, state):
             return run(*run_args, **run_kwargs)
 
     return function(run_with_state, *args, **kw)
 
 
 @contextmanager
-def _installed(module: nn.Module, state: AdapterState) -> Iterator[None]:
+def installed(module: nn.Module, state: AdapterSource) -> Iterator[None]:
+    """`state` in every HyperLoRA layer inside `module`, until the scope is left."""
     layers = [layer for layer in module.modules() if isinstance(layer, HyperLoraLinear)]
     previous = [layer.state for layer in layers]
     for layer in layers:

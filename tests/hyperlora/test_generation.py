@@ -1,0 +1,110 @@
+"""Decoding with one question's adapter merged into the weights."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, LogitsProcessorList
+
+from aag_hf import HyperLoraConfig
+from aag_hf.awakening import share_weights
+
+FEATURES = 6
+PROMPT = torch.tensor([[5, 9, 17, 30]])
+
+
+@pytest.fixture(params=["llama", "t5"])
+def base(request, tiny_llama_dir, tiny_t5_dir):
+    auto, path = (
+        (AutoModelForCausalLM, tiny_llama_dir) if request.param == "llama" else (AutoModelForSeq2SeqLM, tiny_t5_dir)
+    )
+    return auto.from_pretrained(path, dtype=torch.float64).eval()
+
+
+def with_adapter(base, **options):
+    torch.manual_seed(3)
+    targets = "all-linear" if not base.config.is_encoder_decoder else ["q", "v", "wo"]
+    settings = {"feature_dim": FEATURES, "r": 2, "lora_alpha": 8, "target_modules": targets, "init_weights": False}
+    return get_peft_model(share_weights(base), HyperLoraConfig(**settings, **options)).double().eval()
+
+
+def features(rows=1):
+    return torch.randn(rows, FEATURES, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+
+def decode(model, prompt=PROMPT, **options):
+    settings = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    output = model.generate(input_ids=prompt, **settings, output_scores=True, return_dict_in_generate=True, **options)
+    return output.sequences, torch.stack(output.scores)
+
+
+def weights(model):
+    return dict(model.named_parameters())
+
+
+@pytest.mark.parametrize("options", [{}, {"static": True}, {"hypernetwork": "mlp"}], ids=["plain", "static", "mlp"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_merged_it_decodes_the_same(base, options, beams):
+    model = with_adapter(base, **options)
+    tokens, scores = decode(model, features=features(), num_beams=beams)
+    merged_tokens, merged_scores = decode(model, features=features(), num_beams=beams, merge_adapter=True)
+    assert torch.equal(tokens, merged_tokens)
+    torch.testing.assert_close(merged_scores, scores)
+    assert not torch.equal(decode(base, num_beams=beams)[1], scores)
+
+
+def test_beside_a_plain_lora_of_the_same_layers(base):
+    targets = ["q_proj"] if not base.config.is_encoder_decoder else ["q"]
+    lora = LoraConfig(r=2, target_modules=targets, init_lora_weights=False)
+    adapted = get_peft_model(base, lora).double().get_base_model()
+    adapted.__dict__.pop("peft_config", None)
+    config = HyperLoraConfig(feature_dim=FEATURES, r=2, target_modules=targets, init_weights=False)
+    model = get_peft_model(adapted, config).double().eval()
+    _, scores = decode(model, features=features())
+    torch.testing.assert_close(decode(model, features=features(), merge_adapter=True)[1], scores)
+
+
+def test_the_weights_of_before_come_back_and_shared_ones_are_never_touched(base):
+    model, other = with_adapter(base), share_weights(base)
+    before = {name: (id(p), p.detach().clone()) for name, p in weights(model).items()}
+    expected = other(PROMPT, decoder_input_ids=PROMPT) if base.config.is_encoder_decoder else other(PROMPT)
+    changed, others = [], []
+
+    def look(ids, scores):
+        changed.append(any(id(p) != before[name][0] for name, p in weights(model).items()))
+        again = other(PROMPT, decoder_input_ids=PROMPT) if base.config.is_encoder_decoder else other(PROMPT)
+        others.append(torch.equal(again.logits, expected.logits))
+        return scores
+
+    decode(model, features=features(), merge_adapter=True, logits_processor=LogitsProcessorList([look]))
+    assert all(changed) and all(others) and len(changed) == 6
+    for name, parameter in weights(model).items():
+        assert id(parameter) == before[name][0] and torch.equal(parameter, before[name][1])
+
+
+def test_they_come_back_after_an_exception_too(base):
+    model = with_adapter(base)
+    before = {name: id(p) for name, p in weights(model).items()}
+
+    def fail(ids, scores):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        decode(model, features=features(), merge_adapter=True, logits_processor=LogitsProcessorList([fail]))
+    assert {name: id(p) for name, p in weights(model).items()} == before
+    with pytest.raises(RuntimeError, match="without features"):
+        model(PROMPT, decoder_input_ids=PROMPT) if base.config.is_encoder_decoder else model(PROMPT)
+
+
+def test_a_disabled_adapter_is_not_merged(base):
+    model = with_adapter(base)
+    with model.disable_adapter():
+        _, scores = decode(model, features=features(), merge_adapter=True)
+    assert torch.equal(scores, decode(base)[1])
+
+
+def test_what_cannot_be_merged_is_refused(base):
+    model = with_adapter(base)
+    with pytest.raises(ValueError, match="has 2 rows: only one question"):
+        decode(model, PROMPT.expand(2, -1), features=features(2), merge_adapter=True)
+    with pytest.raises(ValueError, match="merge_adapter needs features"):
+        decode(model, merge_adapter=True)
