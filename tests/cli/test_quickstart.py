@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
 from huggingface_hub import ModelCard
 
 from aag_hf.awakening import AwakeningConfig
@@ -20,13 +19,6 @@ ROWS = [
     "  … features shuffled",
     "reader with the real document (upper bound)",
 ]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("quickstart") / "run"
-    assert main(["quickstart", "--preset", "smoke", "--output_dir", str(directory), "--threads", "1"]) == 0
-    return directory
 
 
 def scores(directory: Path):
@@ -79,16 +71,12 @@ def test_finished_stages_are_not_redone(finished):
 
 def test_the_folder_of_another_seed_is_refused(finished, capsys):
     assert main(["quickstart", "--preset", "smoke", "--output_dir", str(finished), "--seed", "1"]) == 2
-    assert "seed was 29, is 1" in capsys.readouterr().err
+    assert "seed was 17, is 1" in capsys.readouterr().err
 
 
-def test_the_saved_model_can_be_asked_and_exported(finished, capsys, tmp_path):
-    question = "What is the capital of Fiji?"
-    assert main(["ask", "--model", str(finished / "model"), "--question", question]) == 0
+def test_the_saved_model_can_be_asked(finished, capsys):
+    assert main(["ask", "--model", str(finished / "model"), "--question", "What is the capital of Fiji?"]) == 0
     assert "context from memory" in capsys.readouterr().out
-    arguments = ["--model", str(finished / "model"), "--question", question, "--output_dir", str(tmp_path / "lora")]
-    assert main(["export", *arguments]) == 0
-    assert json.loads((tmp_path / "lora" / "adapter_config.json").read_text())["peft_type"] == "LORA"
 
 
 def test_the_model_is_measured_with_its_controls_and_gets_a_card(finished, capsys, tmp_path):
