@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from peft import PeftConfig, PeftModel
 from torch import nn
 from transformers import (
@@ -21,7 +22,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import PushToHubMixin
 
 from aag_hf.awakening.configuration import AwakeningConfig
 from aag_hf.awakening.decoding import first_line, generate_texts
@@ -54,7 +54,7 @@ class AwakeningOutput:
     input_tokens: int
 
 
-class AwakeningModel(nn.Module, PushToHubMixin):
+class AwakeningModel(nn.Module):
     """Answers questions from memory: writes a context, makes the question's adapter, reads (paper, section 3).
 
     Every part is optional but the reader: without a generator the reader reads the question alone or contexts given to
@@ -204,7 +204,7 @@ class AwakeningModel(nn.Module, PushToHubMixin):
         Args:
             save_directory: Where to.
             push_to_hub: Also upload; needs `repo_id` in `kwargs`.
-            **kwargs: Passed on to the upload.
+            **kwargs: Passed on to `push_to_hub`.
         """
         directory = Path(save_directory)
         self.reader.save_pretrained(directory / "reader")
@@ -216,6 +216,31 @@ class AwakeningModel(nn.Module, PushToHubMixin):
         self.config.save_pretrained(directory)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id"), **kwargs)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload AwakeningModel",
+    ) -> str:
+        """Upload every part into one repository, which is made if need be.
+
+        Args:
+            repo_id: Its name on the Hub, ``owner/name``.
+            private: Whether a new repository is private; by default as the owner's settings say.
+            token: A token with the right to write; by default the one logged in with.
+            commit_message: Of the commit.
+
+        Returns:
+            The commit's address.
+        """
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message).commit_url
 
     @classmethod
     def from_pretrained(

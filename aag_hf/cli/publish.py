@@ -38,6 +38,7 @@ def publish(options: PublishOptions) -> Path:
 
     Raises:
         InputError: The folder holds no saved model, results cannot be read, or a base model that only this machine has.
+        ValueError: The Hub finds the card's metadata invalid.
     """
     directory = Path(options.model)
     if not (directory / "config.json").is_file() or not (directory / "reader").is_dir():
@@ -57,6 +58,7 @@ def publish(options: PublishOptions) -> Path:
                 f"the base model is {config.base_model_name_or_path}, a folder of this machine: nobody else could load "
                 "what is uploaded. Upload the base model and set base_model_name_or_path in config.json to its id."
             )
+        card.validate()
         api = HfApi()
         api.create_repo(options.repo_id, private=options.private, exist_ok=True)
         api.upload_folder(repo_id=options.repo_id, folder_path=directory)
