@@ -10,12 +10,16 @@ import torch
 from measure import compare
 from torch import Tensor, nn
 
+from aag_hf.awakening.decoding import contiguous_head
+
 BASELINE = "frozen base"
-NEW_TOKENS = 16
+NEW_TOKENS = 32
 
 
-def decode(model: nn.Module, inputs: dict[str, Tensor]) -> None:
-    model.generate(**inputs, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)
+def decode(model: nn.Module, inputs: dict[str, Tensor], **options: bool) -> None:
+    exactly = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False, "pad_token_id": 0}
+    with contiguous_head(model):
+        model.generate(**inputs, **exactly, **options)
 
 
 @torch.no_grad()
@@ -23,7 +27,8 @@ def decode_regenerating(model: nn.Module, inputs: dict[str, Tensor]) -> None:
     """As the paper's code: the hypernetwork runs again for every token."""
     past, step = None, {**inputs}
     for _ in range(NEW_TOKENS):
-        output = model(**step, past_key_values=past, use_cache=True, logits_to_keep=1)
+        with contiguous_head(model):
+            output = model(**step, past_key_values=past, use_cache=True, logits_to_keep=1)
         past = output.past_key_values
         step = {"input_ids": output.logits[:, -1:].argmax(-1), "features": inputs["features"]}
 
@@ -40,6 +45,8 @@ def main() -> None:
             "HyperLoRA": partial(decode, hyperlora, inputs),
             "HyperLoRA, made anew at every token": partial(decode_regenerating, hyperlora, inputs),
         }
+        if rows == 1:
+            cases["HyperLoRA, merged"] = partial(decode, hyperlora, inputs, merge_adapter=True)
         setting = f"{rows} × 32 tokens in, {NEW_TOKENS} out, rank {models.RANK}, bfloat16"
         compare("generate", cases, BASELINE, setting=setting)
 
