@@ -10,7 +10,7 @@ BIN := .venv/bin
 quickstart: .venv/installed
 	$(BIN)/aag quickstart --output_dir $(QUICKSTART_DIR) --seed $(SEED) --threads $(THREADS)
 
-test: .venv/installed
+test: .venv/deepspeed
 	$(BIN)/python -m pytest
 
 bench: .venv/installed
@@ -45,6 +45,11 @@ format: .venv/installed
 
 .venv/docs: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
+# Not in the extra `dev`: where it is installed, it announces itself in every command.
+.venv/deepspeed: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[deepspeed]"
 	touch $@
 
 clean:

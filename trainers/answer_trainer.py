@@ -1,42 +1,171 @@
 """What the trainers of both stages share."""
 
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import Seq2SeqTrainer
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.trainer_utils import EvalLoopOutput
 
 from aag_hf.data.errors import InputError
-from aag_hf.trainers.answer_logits import QUESTION_MASK, innermost, is_encoder_decoder
+from aag_hf.trainers.answer_logits import IGNORE_INDEX, QUESTION_MASK, AnswerOutputs, innermost, is_encoder_decoder
+from aag_hf.trainers.checkpointing import check_checkpointing
+
+AnswerMetrics = Callable[[Sequence[dict[str, Any]]], dict[str, float]]
 
 TEACHER = "teacher_"
+# What a teacher cache gives has a row an answer token, not a row an example.
+CACHED_BY_TOKEN = {TEACHER + name for name in ("labels", "logits", "top_values", "top_indices", "tail_logsumexp")}
+
+
+class Terms(NamedTuple):
+    """A batch's loss, term by term.
+
+    Attributes:
+        answers: What the trained model says about the answer tokens.
+        values: Means over the batch's answer tokens, by name.
+        weights: The weight of each in the loss.
+    """
+
+    answers: AnswerOutputs
+    values: dict[str, Tensor]
+    weights: dict[str, float]
+
+    @property
+    def loss(self) -> Tensor:
+        """The weighted sum."""
+        return torch.stack([self.weights[name] * value for name, value in self.values.items()]).sum()
 
 
 class AnswerTrainer(Seq2SeqTrainer):
-    """A Trainer whose loss is a mean over the answer tokens of the local batch.
+    """A Trainer whose loss is a mean over answer tokens.
 
-    Several such means are averaged with equal weight: over the batches of one accumulated step, over the processes.
-    Logits are those of the answer tokens alone, so metrics can only be computed from generated answers.
+    In training it is the mean over all answer tokens of an optimizer step, however these are spread over accumulated
+    batches and processes; in evaluation over all of the data set, each example counted once. Each term of the loss is
+    logged by its name. Logits are those of the answer tokens alone, so metrics can only be computed from generated
+    answers. Subclasses define `compute_terms`.
+
+    Args:
+        answer_metrics: Takes the records of an evaluation and gives metrics of generated answers, such as
+            [`~aag_hf.evaluation.ReaderMetrics`] of a causal reader; all processes call it.
+        **kwargs: As in [`~transformers.Seq2SeqTrainer`].
 
     Raises:
         InputError: Metrics without generation; generation in evaluation with a causal model, whose rows already hold
-            the answers; or a collator's tokenizer with more tokens than the model has embeddings.
+            the answers; `answer_metrics` of a model in shards; a collator's tokenizer with more tokens than the model
+            has embeddings; or checkpointing that gives wrong gradients (see [`~.checkpointing.check_checkpointing`]).
     """
 
-    loss_is_scaled_for_ga = False
-
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, answer_metrics: AnswerMetrics | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.answer_metrics = answer_metrics
+        # The Trainer counts the answer tokens of a step only for models that would use the number themselves.
+        self.model_accepts_loss_kwargs = True
+        self._training_sums: dict[str, list[Tensor]] = defaultdict(list)
+        self._evaluation_sums: dict[str, list[Tensor]] = defaultdict(list)
         self._check_tokenizer()
+        check_checkpointing(self.model, self.args, self.accelerator)
+        if answer_metrics is not None and self.is_sharded:
+            raise InputError(
+                "answer_metrics generates on each process alone, which holds only a shard of the model with ZeRO-3 and "
+                "FSDP: leave it out and run `aag evaluate` on what was saved."
+            )
         if self.args.predict_with_generate and not is_encoder_decoder(self.model):
             raise InputError(
                 "predict_with_generate would let a causal model read the answers, which stand in its rows: leave it "
-                "off and use `aag_hf.evaluation.evaluate_reader`."
+                "off and give the trainer answer_metrics, an `aag_hf.evaluation.ReaderMetrics`."
             )
         if self.compute_metrics is not None and not self.args.predict_with_generate:
             raise InputError(
                 "compute_metrics needs generated answers: set predict_with_generate=True for an encoder-decoder model, "
-                "or use `aag_hf.evaluation.evaluate_reader`."
+                "or give the trainer answer_metrics, an `aag_hf.evaluation.ReaderMetrics`."
             )
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether no process holds the whole model: with FSDP and ZeRO-3."""
+        return self.is_fsdp_enabled or is_deepspeed_zero3_enabled()
+
+    def compute_terms(self, model: nn.Module, inputs: dict[str, Any]) -> Terms:
+        """The terms of a batch's loss; `model` is the one that is trained, as the Trainer wrapped it."""
+        raise NotImplementedError
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The batch's mean or, where the step's number of answer tokens is given, its share of the step's mean."""
+        terms = self.compute_terms(model, inputs)
+        loss = terms.loss
+        share = self._share_of_step(terms.answers.labels, num_items_in_batch, loss.dtype)
+        if model.training:
+            _collect(self._training_sums, terms.values, share)
+        loss = share * loss
+        return (loss, {"logits": terms.answers.logits}) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs:
+            logs = {**logs, **self._means(self._training_sums)}
+        super().log(logs, *args, **kwargs)
+
+    def evaluation_loop(
+        self, dataloader: DataLoader, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> EvalLoopOutput:
+        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        # The Trainer's own loss counts every batch alike, and examples repeated to fill the last one with it.
+        means = self._means(self._evaluation_sums)
+        if self.answer_metrics is not None:
+            means |= self.answer_metrics(dataloader.dataset)
+        output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})
+        return output
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, *args: Any, **kwargs: Any
+    ) -> Any:
+        inputs = self._prepare_inputs(inputs)
+        rows = self._rows_to_count(len(inputs["labels"]))
+        with torch.no_grad(), self.compute_loss_context_manager():
+            # A process without a row of its own still takes part in gathering sharded weights.
+            terms = self.compute_terms(model, _first_rows(inputs, max(rows, 1)))
+        tokens = torch.tensor(len(terms.answers.labels) if rows else 0, device=terms.loss.device)
+        _collect(self._evaluation_sums, {"loss": terms.loss, **terms.values}, tokens)
+        if prediction_loss_only or not self.args.predict_with_generate:
+            return terms.loss, None, None
+        prompts = {n: v for n, v in inputs.items() if n not in ("labels", QUESTION_MASK) and not n.startswith(TEACHER)}
+        _, tokens, _ = super().prediction_step(model, prompts, False, *args, **kwargs)
+        return terms.loss, tokens, inputs["labels"]
+
+    def _share_of_step(self, labels: Tensor, num_items_in_batch: Tensor | int | None, dtype: torch.dtype) -> Tensor:
+        """What turns a batch's mean into its share of the step's mean; gradients are averaged over processes later."""
+        if num_items_in_batch is None:
+            return torch.tensor(1.0, device=labels.device, dtype=dtype)
+        processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        # DataParallel gets the number once a device.
+        tokens = torch.as_tensor(num_items_in_batch, device=labels.device, dtype=dtype).max()
+        return processes * len(labels) / tokens.clamp(min=1)
+
+    def _rows_to_count(self, rows: int) -> int:
+        """How many of a batch's rows were not repeated to give every process an equally large last batch."""
+        state = self.accelerator.gradient_state
+        if not state.end_of_dataloader or state.remainder <= 0:
+            return rows
+        return min(max(state.remainder - rows * self.accelerator.process_index, 0), rows)
+
+    def _means(self, sums: dict[str, list[Tensor]]) -> dict[str, float]:
+        """The mean of each term over all that was collected on all processes; empties `sums`."""
+        means = {}
+        for name, collected in sums.items():
+            weight, total = self.accelerator.reduce(torch.stack(collected).sum(0), "sum").tolist()
+            means[name] = total / weight if weight else 0.0
+        sums.clear()
+        return means
 
     def _check_tokenizer(self) -> None:
         tokenizer = getattr(self.data_collator, "tokenizer", None)
@@ -47,13 +176,22 @@ class AnswerTrainer(Seq2SeqTrainer):
                 f"embeddings for {embeddings}: load the tokenizer of the model, or resize the embeddings."
             )
 
-    def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, *args: Any, **kwargs: Any
-    ) -> Any:
-        inputs = self._prepare_inputs(inputs)
-        loss, _, _ = super().prediction_step(model, inputs, True)
-        if prediction_loss_only or not self.args.predict_with_generate:
-            return loss, None, None
-        prompts = {n: v for n, v in inputs.items() if n not in ("labels", QUESTION_MASK) and not n.startswith(TEACHER)}
-        _, tokens, _ = super().prediction_step(model, prompts, False, *args, **kwargs)
-        return loss, tokens, inputs["labels"]
+
+def _collect(sums: dict[str, list[Tensor]], values: dict[str, Tensor], weight: Tensor) -> None:
+    """Append ``(weight, weight · value)`` of each term."""
+    for name, value in values.items():
+        value = value.detach().float()
+        weight = weight.to(value)
+        sums[name].append(torch.stack([weight, weight * value]))
+
+
+def _first_rows(inputs: dict[str, Any], rows: int) -> dict[str, Any]:
+    """A batch's first examples."""
+    if rows == len(inputs["labels"]):
+        return inputs
+    tokens = int((inputs["labels"][:rows] != IGNORE_INDEX).sum())
+    is_cached = inputs.get(TEACHER + "labels", inputs["labels"]).dim() == 1
+    return {
+        name: value[: tokens if is_cached and name in CACHED_BY_TOKEN else rows] if isinstance(value, Tensor) else value
+        for name, value in inputs.items()
+    }

@@ -198,16 +198,23 @@ class AwakeningModel(nn.Module):
             answer_max_length=self.config.answer_max_length,
         )
 
-    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        push_to_hub: bool = False,
+        reader_weights: dict[str, torch.Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Save every part in a folder of its own; a base model under adapters is referred to, not copied.
 
         Args:
             save_directory: Where to.
             push_to_hub: Also upload; needs `repo_id` in `kwargs`.
+            reader_weights: The reader's state dict, if an engine that shards it has gathered it.
             **kwargs: Passed on to `push_to_hub`.
         """
         directory = Path(save_directory)
-        self.reader.save_pretrained(directory / "reader")
+        self.reader.save_pretrained(directory / "reader", state_dict=reader_weights)
         if self.question_encoder is not None:
             self.question_encoder.save_pretrained(directory / "question_encoder")
         if self.generator is not None:

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from aag_hf.awakening.decoding import generate_texts
 from aag_hf.awakening.model import is_encoder_decoder, load_language_model, load_part
 from aag_hf.cli.arguments import parse_arguments
-from aag_hf.cli.options import ModelOptions, device, use_threads
+from aag_hf.cli.options import ModelOptions, device, refuse_processes, use_threads
 from aag_hf.collators import DataCollatorForContextGeneration
 from aag_hf.data.contexts import GENERATOR_PROMPT
 from aag_hf.data.errors import InputError
@@ -43,11 +43,12 @@ def generate(options: GenerateOptions) -> Records:
     """Write the records of `input` with `generated_context` to `output`; a stopped run continues.
 
     Raises:
-        InputError: An option is missing or cannot be used, or `output` was made with others.
+        InputError: An option is missing or cannot be used, `output` was made with others, or several processes.
     """
     for name in ("generator", "input", "output"):
         if not getattr(options, name):
             raise InputError(f"{name} is missing.")
+    refuse_processes("generate")
     use_threads(options.threads)
     records = read_records(options.input)
     loading = options.loading_arguments()

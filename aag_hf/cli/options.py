@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 from aag_hf.data.errors import InputError
 
@@ -74,7 +75,25 @@ class AdapterOptions:
 
 def device() -> torch.device:
     """The accelerator of this process, or the CPU."""
-    return PartialState().device
+    return processes().device
+
+
+def processes() -> PartialState:
+    """The processes that a launcher started; without an accelerator they meet on the CPU."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+
+
+def refuse_processes(command: str) -> None:
+    """Refuse to run `command` on several processes at once.
+
+    Raises:
+        InputError: There are several.
+    """
+    count = processes().num_processes
+    if count > 1:
+        raise InputError(
+            f"`aag {command}` works on one process, and {count} were started: start it without a launcher."
+        )
 
 
 def use_threads(threads: int | None) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from rich.console import Console
 from torch import nn
@@ -18,12 +19,21 @@ from aag_hf.awakening.model import is_encoder_decoder, load_language_model
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.options import AdapterOptions, ModelOptions, use_threads
 from aag_hf.cli.stage import new_directory
-from aag_hf.cli.training import begin, run, settings_of, trained_parts
+from aag_hf.cli.training import (
+    begin,
+    gathered_weights,
+    is_sharding,
+    run,
+    settings_of,
+    trained_parts,
+    whole_weights,
+)
 from aag_hf.collators import DataCollatorForContextDistillation
 from aag_hf.data.contexts import READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource, context_of
 from aag_hf.data.embedded import resolve_model
 from aag_hf.data.errors import InputError
 from aag_hf.data.records import read_records
+from aag_hf.evaluation import ReaderMetrics
 from aag_hf.questions import QuestionEncoder
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
 
@@ -36,6 +46,10 @@ class TrainOptions(AdapterOptions, ModelOptions):
 
     train_file: str = field(default="", metadata={"help": "Training records."})
     dev_file: str | None = field(default=None, metadata={"help": "Development records, for the loss after training."})
+    answer_dev_file: bool = field(
+        default=False,
+        metadata={"help": "Also answer their questions at each evaluation: metrics exact_match, f1, best_subspan_em."},
+    )
     method: Literal["aag", "lora", "full"] = field(
         default="aag", metadata={"help": "'aag' (HyperLoRA), 'lora' (static LoRA) or 'full' (all weights)."}
     )
@@ -95,12 +109,13 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
     set_seed(arguments.seed)
     train_records = read_records(options.train_file)
     dev_records = read_records(options.dev_file) if options.dev_file else None
-    base = load_language_model(options.model_name_or_path, options.fid, **options.loading_arguments())
-    base.to(arguments.device)
-    model = _untrained_model(options, base, train_records)
-    collator = model.reader_collator()
     records = [*train_records, *(dev_records or [])]
-    teacher = None if options.teacher is None else _set_up_teacher(options, arguments, base, collator, records)
+    with whole_weights(arguments):
+        base = load_language_model(options.model_name_or_path, options.fid, **options.loading_arguments())
+        base.to(arguments.device)
+        model = _untrained_model(options, base, train_records)
+        collator = model.reader_collator()
+        teacher = None if options.teacher is None else _set_up_teacher(options, arguments, base, collator, records)
     if model.question_encoder is not None:
         for records in filter(None, (train_records, dev_records)):
             add_features(records, model)
@@ -111,18 +126,21 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
         train_dataset=train_records,
         eval_dataset=dev_records,
         data_collator=collator,
+        answer_metrics=ReaderMetrics(model, arguments.per_device_eval_batch_size) if options.answer_dev_file else None,
     )
     trained = trained_parts(model.reader)
     if trainer.is_world_process_zero():
         Console().print("Trained: " + ", ".join(f"{name} {count:,}" for name, count in trained.items()), soft_wrap=True)
     figures = run(trainer, arguments)
+    weights = gathered_weights(trainer)
     if trainer.is_world_process_zero():
         with new_directory(output_dir, settings) as directory:
             model.config.trained_parameters = sum(trained.values())
             model.config.training_figures = figures
-            model.save_pretrained(directory)
+            model.save_pretrained(directory, reader_weights=weights)
             if teacher is not None and arguments.train_teacher:
                 teacher.save_pretrained(directory / "teacher")
+    trainer.accelerator.wait_for_everyone()
     return output_dir
 
 
@@ -136,7 +154,8 @@ def _set_up_teacher(
     """The teacher, or ``None`` where the collator has its cached answers; `collator` learns what the teacher reads."""
     if arguments.train_teacher and options.teacher_cache_dir is not None:
         raise InputError("teacher_cache_dir keeps a frozen teacher's answers: leave it or train_teacher out.")
-    teacher = load_teacher(options, base)
+    # An engine that shards the student takes its base weights apart, which a teacher over the same could not read.
+    teacher = load_teacher(options, None if is_sharding(arguments) and options.teacher_cache_dir is None else base)
     if arguments.train_teacher and isinstance(teacher.reader, PeftModel):
         raise InputError(f"{options.teacher}: is an adapter: train_teacher trains a teacher whole, of method 'full'.")
     collator.teacher_context = teacher.config.context
@@ -150,8 +169,8 @@ def _set_up_teacher(
     return None
 
 
-def load_teacher(options: TrainOptions, base: PreTrainedModel) -> AwakeningModel:
-    """The teacher of `options`, over the student's base weights where it was trained on the same base.
+def load_teacher(options: TrainOptions, base: PreTrainedModel | None) -> AwakeningModel:
+    """The teacher of `options`, over the student's base weights, if given, where it was trained on the same base.
 
     Raises:
         InputError: The teacher takes features of its own.
@@ -159,7 +178,10 @@ def load_teacher(options: TrainOptions, base: PreTrainedModel) -> AwakeningModel
     path = options.teacher
     assert path is not None
     config = AwakeningConfig.from_pretrained(path)
-    shares_base = (config.base_model_name_or_path, config.fid) == (options.model_name_or_path, options.fid)
+    shares_base = base is not None and (config.base_model_name_or_path, config.fid) == (
+        options.model_name_or_path,
+        options.fid,
+    )
     loading = options.loading_arguments()
     teacher = AwakeningModel.from_pretrained(path, base_model=base if shares_base else None, **loading)
     if teacher.question_encoder is not None:
@@ -265,6 +287,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     options, arguments = parse_arguments("train", (TrainOptions, ContextDistillationConfig), argv)
     output_dir = train(options, arguments)
+    if not PartialState().is_main_process:
+        return
     config = AwakeningConfig.from_pretrained(output_dir)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in config.training_figures.items())
     Console().print(f"{output_dir}: {config.trained_parameters:,} trained parameters; {figures}", highlight=False)

@@ -14,7 +14,7 @@ from aag_hf.awakening.model import is_encoder_decoder, load_language_model
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.options import AdapterOptions, ModelOptions, use_threads
 from aag_hf.cli.stage import new_directory
-from aag_hf.cli.training import begin, run, settings_of
+from aag_hf.cli.training import begin, gathered_weights, run, settings_of, whole_weights
 from aag_hf.collators import DataCollatorForContextGeneration
 from aag_hf.data.contexts import GENERATOR_PROMPT
 from aag_hf.data.embedded import resolve_model
@@ -60,7 +60,8 @@ def train_generator(options: TrainGeneratorOptions, arguments: ContextGeneratorC
     records = read_records(options.train_file)
     if options.folds > 1:
         records = [record for record in records if fold_of(record, options.folds) != options.fold]
-    model = load_language_model(options.model_name_or_path, **options.loading_arguments())
+    with whole_weights(arguments):
+        model = load_language_model(options.model_name_or_path, **options.loading_arguments())
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(options.model_name_or_path))
     encoder_decoder = is_encoder_decoder(model)
     if options.method == "lora":
@@ -76,13 +77,15 @@ def train_generator(options: TrainGeneratorOptions, arguments: ContextGeneratorC
         ),
     )
     figures = run(trainer, arguments)
+    weights = gathered_weights(trainer)
     if trainer.is_world_process_zero():
         with new_directory(output_dir, settings) as directory:
-            model.save_pretrained(directory)
+            model.save_pretrained(directory, state_dict=weights)
             tokenizer.save_pretrained(directory)
-    Console().print(
-        f"{output_dir}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()), highlight=False
-    )
+        Console().print(
+            f"{output_dir}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()), highlight=False
+        )
+    trainer.accelerator.wait_for_everyone()
     return output_dir
 
 

@@ -1,17 +1,24 @@
 """What both training commands share: the Trainer's run, its checkpoints and its last words."""
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers.integrations import unset_hf_deepspeed_config
 from transformers.trainer_utils import SaveStrategy, get_last_checkpoint
 
 from aag_hf.cli.stage import file_digest, is_finished
 from aag_hf.data.errors import InputError
+from aag_hf.data.jsonl import write_whole
 from aag_hf.hyperlora.state import CONTAINER
+from aag_hf.trainers.answer_trainer import AnswerTrainer
 
 CHECKPOINTS = "checkpoints"
 STARTED = "started_with.json"
@@ -54,18 +61,24 @@ def begin(output_dir: Path, settings: dict[str, Any], arguments: Seq2SeqTraining
     """Point the Trainer at its checkpoint folder beside `output_dir`; ``False`` if there is nothing left to do.
 
     Raises:
-        InputError: `output_dir`, or the checkpoints beside it, belong to a run with other settings.
+        InputError: `output_dir`, or the checkpoints beside it, belong to a run with other settings; or a launcher's
+            processes do not see each other.
     """
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if started != arguments.world_size:
+        raise InputError(
+            f"a launcher started {started} processes, and each would train alone: without a GPU set "
+            "ACCELERATE_USE_CPU=true."
+        )
     if is_finished(output_dir, settings):
         return False
     checkpoints = output_dir.with_name(f"{output_dir.name}.{CHECKPOINTS}")
     arguments.output_dir = str(checkpoints)
-    started = checkpoints / STARTED
-    if started.is_file() and json.loads(started.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
+    record = checkpoints / STARTED
+    if record.is_file() and json.loads(record.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
         raise InputError(f"{checkpoints}: checkpoints of a run with other settings: remove them to start anew.")
     if arguments.should_save and arguments.save_strategy != SaveStrategy.NO:
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        started.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
+        write_whole(json.dumps(settings, indent=2, sort_keys=True).encode(), record)
     return True
 
 
@@ -74,13 +87,44 @@ def run(trainer: Seq2SeqTrainer, arguments: Seq2SeqTrainingArguments) -> dict[st
     folder = Path(arguments.output_dir)
     checkpoint = arguments.resume_from_checkpoint or (get_last_checkpoint(str(folder)) if folder.is_dir() else None)
     result = trainer.train(resume_from_checkpoint=checkpoint)
-    figures = {"train_loss": result.training_loss, "train_seconds": result.metrics["train_runtime"]}
+    # Of the steps since it last logged, the Trainer knows this process's losses only.
+    loss = trainer.accelerator.reduce(torch.tensor(result.training_loss, device=arguments.device), "mean")
+    figures = {"train_loss": loss.item(), "train_seconds": result.metrics["train_runtime"]}
     if trainer.eval_dataset is not None:
         figures |= trainer.evaluate()
     if trainer.is_world_process_zero() and folder.is_dir() and not any(folder.iterdir()):
         # The Trainer makes its folder even if it is to save nothing.
         folder.rmdir()
     return figures
+
+
+@contextmanager
+def whole_weights(arguments: Seq2SeqTrainingArguments) -> Iterator[None]:
+    """Load models whole in every process, also where ZeRO-3 would shard them as they are read.
+
+    Features are encoded before an engine runs that could gather shards; the engine shards the reader when it starts.
+    """
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if arguments.deepspeed_plugin is not None:
+            arguments.deepspeed_plugin.set_deepspeed_weakref()
+
+
+def is_sharding(arguments: Seq2SeqTrainingArguments) -> bool:
+    """Whether the engine leaves no process the whole model: FSDP and ZeRO-3."""
+    plugin = arguments.deepspeed_plugin
+    zero3 = plugin is not None and plugin.hf_ds_config.is_zero3()
+    return zero3 or bool(arguments.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP")
+
+
+def gathered_weights(trainer: AnswerTrainer) -> dict[str, torch.Tensor] | None:
+    """What was trained, gathered on the first process, of a model that none holds whole; ``None`` for other models.
+
+    Every process must call it.
+    """
+    return trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_sharded else None
 
 
 def trained_parts(model: torch.nn.Module) -> dict[str, int]:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from aag_hf.evaluation.metrics import best_subspan_em, exact_match, f1_score, has_answer
 
 if TYPE_CHECKING:
-    from aag_hf.evaluation.evaluator import evaluate_reader
+    from aag_hf.evaluation.evaluator import ReaderMetrics, evaluate_reader
 
-__all__ = ["exact_match", "f1_score", "best_subspan_em", "has_answer", "evaluate_reader"]
+__all__ = ["exact_match", "f1_score", "best_subspan_em", "has_answer", "evaluate_reader", "ReaderMetrics"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "evaluate_reader":
-        return import_module("aag_hf.evaluation.evaluator").evaluate_reader
+    if name in ("evaluate_reader", "ReaderMetrics"):
+        return getattr(import_module("aag_hf.evaluation.evaluator"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -76,7 +76,7 @@ def trainer_of(setting, passage_records, options):
 def loss_and_gradients(trainer, records):
     trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
     loss = trainer.compute_loss(trainer.model, trainer.data_collator(records))
-    terms = {name: values[-1] for name, values in trainer._evaluation_terms.items()}
+    terms = trainer.compute_terms(trainer.model, trainer.data_collator(records)).values
     return terms, torch.autograd.grad(loss, trained)
 
 

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from transformers import Seq2SeqTrainingArguments
-
 from aag_hf.data.errors import InputError
+from aag_hf.trainers.answer_arguments import AnswerTrainingArguments
 from aag_hf.trainers.context_distillation.aligned_terms import ATTENTION, HIDDEN
 from aag_hf.trainers.context_distillation.alignment import Alignment, Layers
 from aag_hf.trainers.context_distillation.losses import ANNEALING_STEPS, annealed_temperature
@@ -14,8 +13,8 @@ TemperatureSchedule = Literal["constant", "annealed"]
 
 
 @dataclass
-class ContextDistillationConfig(Seq2SeqTrainingArguments):
-    """[`~transformers.Seq2SeqTrainingArguments`] of [`ContextDistillationTrainer`].
+class ContextDistillationConfig(AnswerTrainingArguments):
+    """[`~.answer_arguments.AnswerTrainingArguments`] of [`ContextDistillationTrainer`].
 
     Parameters of the loss (paper, section 3.3): ``alpha · CE(gold) + (1 − alpha) · T² · KL(teacher ‖ student) +
     hidden_weight · L_hid + attention_weight · L_attn``.
@@ -41,11 +40,6 @@ class ContextDistillationConfig(Seq2SeqTrainingArguments):
         teacher_beta (`float`): Weight of the divergence from the student in the teacher's loss.
         teacher_learning_rate (`float`): The teacher's; it follows the student's schedule.
 
-    Parameters of the Trainer with another default:
-
-    Args:
-        remove_unused_columns (`bool`): Off: the collator reads the records' own columns, `features` among them.
-
     Raises:
         InputError: A value outside its range.
     """
@@ -68,9 +62,6 @@ class ContextDistillationConfig(Seq2SeqTrainingArguments):
         default=0.4, metadata={"help": "Weight of the divergence from the student in a trained teacher's loss."}
     )
     teacher_learning_rate: float = field(default=5e-5, metadata={"help": "Learning rate of a trained teacher."})
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Keep off: the collator reads the records' own columns."}
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,17 +1,16 @@
 """Stage 2 of AAG: a reader learns from gold answers and from a teacher that reads long context."""
 
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.trainer_utils import EvalLoopOutput
+from trl.models import prepare_deepspeed
 
 from aag_hf.data.errors import InputError
 from aag_hf.trainers.answer_logits import AnswerOutputs, answer_outputs
-from aag_hf.trainers.answer_trainer import TEACHER, AnswerTrainer
+from aag_hf.trainers.answer_trainer import TEACHER, AnswerTrainer, Terms
 from aag_hf.trainers.context_distillation.aligned_terms import (
     Reading,
     aligned_terms,
@@ -74,26 +73,18 @@ class ContextDistillationTrainer(AnswerTrainer):
     def __init__(self, *args: Any, teacher_model: PreTrainedModel | nn.Module | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.teacher: nn.Module | None = None
-        self._training_terms: dict[str, list[Tensor]] = defaultdict(list)
-        self._evaluation_terms: dict[str, list[Tensor]] = defaultdict(list)
         if teacher_model is not None:
             self._check_teacher(teacher_model)
             if not self.args.train_teacher:
                 teacher_model.requires_grad_(False)
-            self.teacher = self.accelerator.prepare_model(teacher_model, evaluation_mode=not self.args.train_teacher)
+            self.teacher = self._prepared(teacher_model)
             self.teacher.eval()
         elif getattr(self.data_collator, "teacher_cache", None) is not None:
             check_returns_states(self.model, self.args.alignment_weights, "student")
         if self.args.train_teacher:
             self.add_callback(TeacherUpdates(self._trainable_teacher()))
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
+    def compute_terms(self, model: nn.Module, inputs: dict[str, Any]) -> Terms:
         teacher_inputs = {n.removeprefix(TEACHER): v for n, v in inputs.items() if n.startswith(TEACHER)}
         student_inputs = {n: v for n, v in inputs.items() if not n.startswith(TEACHER)}
         cached = is_cached(teacher_inputs)
@@ -107,11 +98,7 @@ class ContextDistillationTrainer(AnswerTrainer):
         elif has_teacher:
             terms |= self._teacher_terms(model.training, student, student_inputs, teacher_inputs, temperature)
         weights = self._weights(model.training) if has_teacher else {"answer_cross_entropy": 1.0}
-        loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
-        collected = self._training_terms if model.training else self._evaluation_terms
-        for name, value in terms.items():
-            collected[name].append(value.detach().float())
-        return (loss, {"logits": student.logits}) if return_outputs else loss
+        return Terms(student, terms, weights)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(model)
@@ -126,23 +113,6 @@ class ContextDistillationTrainer(AnswerTrainer):
             folder = Path(output_dir or self.args.output_dir) / TEACHER_FOLDER
             self.accelerator.unwrap_model(self.teacher).save_pretrained(folder)
         super().save_model(output_dir, _internal_call)
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        if "loss" in logs:
-            logs = {**logs, **self._means(self._training_terms)}
-        super().log(logs, *args, **kwargs)
-
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        means = self._means(self._evaluation_terms)
-        output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})
-        return output
-
-    def _means(self, terms: dict[str, list[Tensor]]) -> dict[str, float]:
-        """The mean of each term over what was collected and over the processes; empties `terms`."""
-        means = {name: self.accelerator.reduce(torch.stack(v).mean(), "mean").item() for name, v in terms.items()}
-        terms.clear()
-        return means
 
     def _weights(self, training: bool) -> dict[str, float]:
         """The weight of each term that a teacher brings in; evaluation measures the student alone."""
@@ -240,6 +210,12 @@ class ContextDistillationTrainer(AnswerTrainer):
         check_trained_apart(self.model, teacher, self.args.train_teacher)
         if self.args.alignment_weights:
             check_alignable(self.model, teacher, self.args.alignment_weights, self.args.alignment)
+
+    def _prepared(self, teacher: nn.Module) -> nn.Module:
+        if any(hasattr(parameter, "ds_id") for parameter in teacher.parameters()):
+            # ZeRO-3 sharded it as it was loaded: only an engine of its own can gather its weights.
+            return prepare_deepspeed(teacher, self.accelerator)
+        return self.accelerator.prepare_model(teacher, evaluation_mode=not self.args.train_teacher)
 
     def _trainable_teacher(self) -> nn.Module:
         if self.teacher is None:

@@ -1,18 +1,10 @@
 """Arguments of the context generator's training."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from transformers import Seq2SeqTrainingArguments
+from aag_hf.trainers.answer_arguments import AnswerTrainingArguments
 
 
 @dataclass
-class ContextGeneratorConfig(Seq2SeqTrainingArguments):
-    """[`~transformers.Seq2SeqTrainingArguments`] of [`ContextGeneratorTrainer`].
-
-    Args:
-        remove_unused_columns (`bool`): Off: the collator reads the records' own columns.
-    """
-
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Keep off: the collator reads the records' own columns."}
-    )
+class ContextGeneratorConfig(AnswerTrainingArguments):
+    """[`~.answer_arguments.AnswerTrainingArguments`] of [`ContextGeneratorTrainer`]."""

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import torch
 from torch import nn
 
-from aag_hf.trainers.answer_logits import answer_logits
-from aag_hf.trainers.answer_trainer import AnswerTrainer
+from aag_hf.trainers.answer_logits import answer_outputs
+from aag_hf.trainers.answer_trainer import AnswerTrainer, Terms
 from aag_hf.trainers.context_distillation.losses import answer_cross_entropy
 
 
@@ -18,13 +17,7 @@ class ContextGeneratorTrainer(AnswerTrainer):
     adapter.
     """
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        logits, labels = answer_logits(model, inputs)
-        loss = answer_cross_entropy(logits, labels)
-        return (loss, {"logits": logits}) if return_outputs else loss
+    def compute_terms(self, model: nn.Module, inputs: dict[str, Any]) -> Terms:
+        answers = answer_outputs(model, inputs)
+        terms = {"answer_cross_entropy": answer_cross_entropy(answers.logits, answers.labels)}
+        return Terms(answers, terms, {"answer_cross_entropy": 1.0})

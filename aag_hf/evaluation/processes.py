@@ -1,0 +1,25 @@
+"""Records spread over processes, and what was made of them in one list again."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+Item = TypeVar("Item")
+
+
+def own_share(items: Sequence[Item], processes: PartialState | None) -> list[Item]:
+    """The items that this process works on, each item on one process; all of them without `processes`."""
+    if processes is None:
+        return list(items)
+    return list(items)[processes.process_index :: processes.num_processes]
+
+
+def all_shares(items: Sequence[Any], processes: PartialState | None) -> list[Any]:
+    """What all processes made of their shares, in the order of the items; every process must call it."""
+    if processes is None or processes.num_processes == 1:
+        return list(items)
+    shares = gather_object([list(items)])
+    count = len(shares)
+    return [shares[i % count][i // count] for i in range(sum(map(len, shares)))]

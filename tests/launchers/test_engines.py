@@ -1,0 +1,90 @@
+"""Two processes train like one, whatever engine spreads the work: DDP, FSDP2, DeepSpeed's ZeRO-2 and ZeRO-3."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+WORKER = Path(__file__).with_name("worker.py")
+CPU = {"ACCELERATE_USE_CPU": "true"}
+# DeepSpeed is left out without a word where Accelerate is told to use the CPU.
+DEEPSPEED_CPU = {"DS_ACCELERATOR": "cpu", "ACCELERATE_TORCH_DEVICE": "cpu"}
+ACCUMULATION = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+CHECKPOINTS = {"gradient_checkpointing": True}
+needs_deepspeed = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed: pip install aag-hf[deepspeed]"
+)
+ENGINES = {
+    "multi_gpu": ("MULTI_CPU", "DistributedDataParallel", CPU, ACCUMULATION),
+    "fsdp2": ("FSDP", "FSDPPeftModelForCausalLM", {}, {"use_cpu": True, **CHECKPOINTS}),
+    "deepspeed_zero2": ("DEEPSPEED", "DeepSpeedEngine", DEEPSPEED_CPU, {"ddp_backend": "gloo", **ACCUMULATION}),
+    "deepspeed_zero3": ("DEEPSPEED", "DeepSpeedEngine", DEEPSPEED_CPU, {"ddp_backend": "gloo", **CHECKPOINTS}),
+}
+
+
+def load_worker():
+    spec = importlib.util.spec_from_file_location("launched_worker", WORKER)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_llama_dir, tmp_path_factory):
+    """The run on one process: its worker, its folder, and what it logged."""
+    worker, output = load_worker(), tmp_path_factory.mktemp("alone")
+    batches = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 7}
+    result, _ = worker.train(tiny_llama_dir, output, use_cpu=True, **batches)
+    assert result["processes"] == 1
+    return worker, output, result
+
+
+@pytest.mark.parametrize(
+    "engine", [pytest.param(name, marks=needs_deepspeed if "deepspeed" in name else ()) for name in ENGINES]
+)
+def test_two_processes_train_evaluate_and_save_as_one_does(engine, alone, start, tiny_llama_dir, tmp_path):
+    distributed_type, wrapper, environment, changes = ENGINES[engine]
+    changes = {"per_device_train_batch_size": 2, "per_device_eval_batch_size": 2, **changes}
+    config = ["--config_file", f"configs/accelerate/{engine}.yaml", "--main_process_port", "0"]
+    start("accelerate", "launch", *config, WORKER, tiny_llama_dir, tmp_path, json.dumps(changes), **environment)
+    worker, folder, expected = alone
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["processes"], result["engine"], result["wrapped"]) == (2, distributed_type, wrapper)
+
+    logs = [[entry for entry in run["log"] if "loss" in entry or "eval_loss" in entry] for run in (expected, result)]
+    assert [entry["step"] for entry in logs[0]] == [1, 2, 3, 3]
+    for theirs, ours in zip(*logs, strict=True):
+        names = {name for name in theirs if "loss" in name or "entropy" in name or "kl" in name}
+        assert len(names) == 3
+        assert {name: ours[name] for name in names} == pytest.approx({name: theirs[name] for name in names}, rel=1e-4)
+        assert ours["loss" if "loss" in ours else "eval_loss"] == pytest.approx(
+            theirs["loss" if "loss" in theirs else "eval_loss"], rel=1e-6
+        )
+
+    paths = [path / "adapter" / "adapter_model.safetensors" for path in (folder, tmp_path)]
+    before = {n: p for n, p in worker.make_student(tiny_llama_dir).state_dict().items() if "hyperlora_net" in n}
+    trained, ours = map(load_file, paths)
+    assert len(before) == len(trained)
+    assert not any(
+        torch.equal(tensor, before[name.replace("_net.", "_net.default.")]) for name, tensor in trained.items()
+    )
+    torch.testing.assert_close(ours, trained, rtol=1e-4, atol=2e-6)
+
+    inputs = {"input_ids": torch.tensor([[5, 6, 7]]), "features": torch.ones(1, worker.FEATURES)}
+    readers = [
+        PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama_dir), path.parent) for path in paths
+    ]
+    logits = [reader.eval()(**inputs).logits for reader in readers]
+    torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-5)
+
+    assert "reentrant gradient checkpointing" in result["refusals"]["reentrant"]
+    if engine == "fsdp2":
+        assert "FSDP's activation checkpointing" in result["refusals"]["fsdp"]
+        assert "holds only a shard" in result["refusals"]["answer_metrics"]
+    if engine in ("multi_gpu", "deepspeed_zero2"):
+        assert result["answered"] == [f"q{i}" for i in range(7)]
