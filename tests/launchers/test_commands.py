@@ -1,10 +1,12 @@
 """The commands under a launcher: two processes do the work of one, and one of them writes."""
 
+import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from aag_hf import AwakeningModel
 from aag_hf.cli.main import main
@@ -49,6 +51,26 @@ def test_train_gives_the_same_reader_and_leaves_only_what_one_process_leaves(rea
     for name in ("train_loss", "eval_loss", "eval_exact_match", "eval_f1"):
         assert two.config.training_figures[name] == pytest.approx(one.config.training_figures[name], rel=1e-4)
     assert sorted(path.name for path in readers.iterdir()) == ["one", "two", "two.checkpoints"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
+def test_train_with_weights_in_shards_encodes_distils_and_saves_like_one_process(files, start, tmp_path):
+    """ZeRO-3 shards what it reads, and the student's base apart from the teacher's."""
+    model, data = files
+    options = [*model, "--feature_dim", "8", "--train_file", data / "train.jsonl", "--save_strategy", "no", *TRAINER]
+    teacher = ["--method", "lora", "--context", "passages", "--output_dir", tmp_path / "teacher"]
+    assert main(["train", *map(str, [*options, *teacher])]) == 0
+    options += ["--teacher", tmp_path / "teacher"]
+    one = ["--per_device_train_batch_size", "8", "--output_dir", tmp_path / "one"]
+    assert main(["train", *map(str, [*options, *one])]) == 0
+    config = ["--config_file", "configs/accelerate/deepspeed_zero3.yaml", "--main_process_port", "0", "-m"]
+    two = ["--per_device_train_batch_size", "4", "--output_dir", tmp_path / "two", "--ddp_backend", "gloo"]
+    environment = {"DS_ACCELERATOR": "cpu", "ACCELERATE_TORCH_DEVICE": "cpu"}
+    start("accelerate", "launch", *config, "aag_hf.cli.train", *options, *two, **environment)
+    paths = [tmp_path / name / "reader" / "adapter_model.safetensors" for name in ("one", "two")]
+    theirs, ours = map(load_file, paths)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-6)
+    assert AwakeningModel.from_pretrained(tmp_path / "two").question_encoder is not None
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+ROOT = Path(__file__).resolve().parents[2]
 WORKER = Path(__file__).with_name("worker.py")
 CPU = {"ACCELERATE_USE_CPU": "true"}
 # DeepSpeed is left out without a word where Accelerate is told to use the CPU.
@@ -88,3 +90,12 @@ def test_two_processes_train_evaluate_and_save_as_one_does(engine, alone, start,
         assert "holds only a shard" in result["refusals"]["answer_metrics"]
     if engine in ("multi_gpu", "deepspeed_zero2"):
         assert result["answered"] == [f"q{i}" for i in range(7)]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_launch_configuration_is_one_that_accelerate_reads(path):
+    config = load_config_from_file(str(path)).to_dict()
+    assert ("deepspeed" in path.stem) == (config["distributed_type"] == "DEEPSPEED")
+    if "deepspeed" in path.stem:
+        engine = json.loads((ROOT / config["deepspeed_config"]["deepspeed_config_file"]).read_text())
+        assert engine["zero_optimization"]["stage"] == int(path.stem[-1])
