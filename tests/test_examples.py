@@ -23,11 +23,10 @@ RECIPES = sorted((ROOT / "configs" / "recipes").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
-def test_example_runs(example, tiny_llama_dir, tmp_path):
+def test_example_runs(example, tiny_llama_dir, tiny_t5_dir, tmp_path):
+    model = tiny_t5_dir if example.name.startswith("seq2seq") else tiny_llama_dir
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [sys.executable, "-W", "ignore", str(example), tiny_llama_dir], cwd=tmp_path, env=environment, check=True
-    )
+    subprocess.run([sys.executable, "-W", "ignore", str(example), model], cwd=tmp_path, env=environment, check=True)
     assert list((tmp_path / "runs").rglob("adapter_model.safetensors"))
 
 
