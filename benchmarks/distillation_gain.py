@@ -97,11 +97,14 @@ def held_out_loss(options: argparse.Namespace, folder: str, data: dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--teacher_steps", type=int, default=400)
+    parser.add_argument("--countries", type=int, default=80, help="whose questions teacher and students learn from")
+    parser.add_argument("--teacher_steps", type=int, default=300)
     parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=4)
     options = parser.parse_args()
     data = {split: records for split, records in load_countries().items() if split != "test"}
+    chosen = list(dict.fromkeys(record["entity"] for record in data["train"]))[: options.countries]
+    data["train"] = [record for record in data["train"] if record["entity"] in chosen]
     tokenizer = make_tokenizer(data["train"])
 
     def collator(**reading: Any) -> DataCollatorForContextDistillation:

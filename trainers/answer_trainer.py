@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Seq2SeqTrainer
 from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
 from aag_hf.data.errors import InputError
@@ -47,7 +48,8 @@ class AnswerTrainer(Seq2SeqTrainer):
     In training it is the mean over all answer tokens of an optimizer step, however these are spread over accumulated
     batches and processes; in evaluation over all of the data set, each example counted once. Each term of the loss is
     logged by its name. Logits are those of the answer tokens alone, so metrics can only be computed from generated
-    answers. Subclasses define `compute_terms`.
+    answers. With ``train_sampling_strategy="group_by_length"`` batches hold records whose rows are about as long.
+    Subclasses define `compute_terms`.
 
     Args:
         answer_metrics: Takes the records of an evaluation and gives metrics of generated answers, such as
@@ -141,6 +143,29 @@ class AnswerTrainer(Seq2SeqTrainer):
         prompts = {n: v for n, v in inputs.items() if n not in ("labels", QUESTION_MASK) and not n.startswith(TEACHER)}
         _, tokens, _ = super().prediction_step(model, prompts, False, *args, **kwargs)
         return terms.loss, tokens, inputs["labels"]
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if not self._groups_records(dataset):
+            return super()._get_train_sampler(train_dataset)
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(size, lengths=self._row_lengths(dataset))
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
+        if not self._groups_records(eval_dataset):
+            return super()._get_eval_sampler(eval_dataset)
+        generator = torch.Generator().manual_seed(self.args.seed)
+        return LengthGroupedSampler(
+            self.args.eval_batch_size, lengths=self._row_lengths(eval_dataset), generator=generator
+        )
+
+    def _groups_records(self, dataset: Dataset) -> bool:
+        """Whether batches are grouped by lengths that only the collator knows: records are not tokenized yet."""
+        grouped = self.args.train_sampling_strategy == "group_by_length" and hasattr(dataset, "__len__")
+        return grouped and self.args.length_column_name not in dataset[0] and "input_ids" not in dataset[0]
+
+    def _row_lengths(self, dataset: Dataset) -> list[int]:
+        return [self.data_collator([record])["input_ids"].numel() for record in dataset]
 
     def _share_of_step(self, labels: Tensor, num_items_in_batch: Tensor | int | None, dtype: torch.dtype) -> Tensor:
         """What turns a batch's mean into its share of the step's mean; gradients are averaged over processes later."""

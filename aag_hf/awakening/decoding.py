@@ -45,7 +45,7 @@ def generate_texts(
     """
     tokenizer = collator.tokenizer
     options = {"do_sample": False, "pad_token_id": tokenizer.pad_token_id, **generation_options}
-    order = sorted(range(len(records)), key=lambda i: len(records[i]["question"]))
+    order = sorted(range(len(records)), key=lambda i: _length(records[i]))
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -67,6 +67,10 @@ def generate_texts(
     finally:
         model.train(training)
     return texts, prompt_tokens
+
+
+def _length(record: dict[str, Any]) -> int:
+    return len(record["question"]) + len(record.get("generated_context") or "")
 
 
 @contextmanager

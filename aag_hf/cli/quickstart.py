@@ -172,7 +172,8 @@ class Quickstart:
                 target_modules=["all-linear"],
             ),
             ContextGeneratorConfig(
-                str(self.directory / "generator"), **self._training_options(self.size.generator_steps, 4e-3, "lora")
+                str(self.directory / "generator"),
+                **self._training_options(self.size.generator_steps, 4e-3, "lora", "generated"),
             ),
         )
 
@@ -266,7 +267,7 @@ class Quickstart:
                 str(target),
                 alpha=0.5,
                 temperature=1.0,
-                **self._training_options(steps, reader.learning_rate, reader.method),
+                **self._training_options(steps, reader.learning_rate, reader.method, reader.context),
             ),
         )
         figures = AwakeningConfig.from_pretrained(target).training_figures
@@ -281,8 +282,11 @@ class Quickstart:
             "threads": self.options.threads,
         }
 
-    def _training_options(self, steps: int, learning_rate: float, method: str) -> dict[str, Any]:
+    def _training_options(self, steps: int, learning_rate: float, method: str, context: str) -> dict[str, Any]:
+        # Without a context the length of a row tells its relation: batches of one relation alone would teach less.
+        grouped = {} if context == "none" else {"train_sampling_strategy": "group_by_length"}
         return {
+            **grouped,
             "max_steps": steps,
             "use_cpu": device().type == "cpu",
             # A plain LoRA keeps its weights in float32; HyperLoRA's matrices have the base model's type already.

@@ -101,6 +101,36 @@ def test_every_target_token_of_an_evaluation_counts_alike_however_batches_are_cu
     assert trainer.evaluate()["eval_loss"] == pytest.approx(loss.item(), rel=1e-6)
 
 
+@pytest.fixture
+def long_and_short(trainer_of):
+    """Records of which every other one is much longer, and a trainer of them."""
+
+    def trainer(model, **changes):
+        made = trainer_of(model, per_device_train_batch_size=2, per_device_eval_batch_size=2, **changes)
+        made.train_dataset = made.eval_dataset = [
+            {"id": str(i), "question": "who?" * (1 + 20 * (i % 2)), "answers": ["x"], "compressed_context": f"a{i}"}
+            for i in range(64)
+        ]
+        return made
+
+    return trainer
+
+
+def test_records_grouped_by_length_meet_others_of_their_length_once_an_epoch(load, long_and_short):
+    trainer = long_and_short(load("full"), train_sampling_strategy="group_by_length")
+    for loader in (trainer.get_train_dataloader(), trainer.get_eval_dataloader()):
+        lengths = [batch["attention_mask"].sum(1).tolist() for batch in loader]
+        assert sorted(n > 40 for row in lengths for n in row) == [False] * 32 + [True] * 32
+        # Of batches at random about half would be mixed; grouped, at most one in each of the sampler's four groups.
+        assert sum((first > 40) != (second > 40) for first, second in lengths) <= 4
+
+
+def test_grouping_by_length_leaves_the_evaluation_as_it_is(load, long_and_short):
+    model = load("full")
+    grouped = long_and_short(model, train_sampling_strategy="group_by_length").evaluate()
+    assert grouped["eval_loss"] == pytest.approx(long_and_short(model).evaluate()["eval_loss"], rel=1e-6)
+
+
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_gradient_checkpointing_gives_the_same_step(load, trainer_of, adapter):
     model = load(adapter)

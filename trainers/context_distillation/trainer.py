@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from trl.models import prepare_deepspeed
 
 from aag_hf.data.errors import InputError
 from aag_hf.trainers.answer_logits import AnswerOutputs, answer_outputs
@@ -214,6 +213,8 @@ class ContextDistillationTrainer(AnswerTrainer):
     def _prepared(self, teacher: nn.Module) -> nn.Module:
         if any(hasattr(parameter, "ds_id") for parameter in teacher.parameters()):
             # ZeRO-3 sharded it as it was loaded: only an engine of its own can gather its weights.
+            from trl.models import prepare_deepspeed
+
             return prepare_deepspeed(teacher, self.accelerator)
         return self.accelerator.prepare_model(teacher, evaluation_mode=not self.args.train_teacher)
 
