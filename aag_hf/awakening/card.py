@@ -29,7 +29,17 @@ print(ask("What is the capital of Fiji?")["answer"])
 
 Base model: `{{ base_model }}`. Trained parameters of the reader: {{ trained_parameters }}.
 The reader reads the question and, beside it: {{ context }}.
-{% if results %}
+{% if environment %}
+Trained in {{ seconds }} seconds on {{ environment }}.
+{% endif %}{% if recipe %}
+<details><summary>Options of the run</summary>
+
+| option | value |
+|---|---|
+{% for name, value in recipe.items() %}| `{{ name }}` | `{{ value }}` |
+{% endfor %}
+</details>
+{% endif %}{% if results %}
 ## Results
 
 {{ results }}
@@ -99,4 +109,12 @@ def model_card(
         trained_parameters=getattr(config, "trained_parameters", "unknown"),
         context="nothing" if config.context == "none" else f"{config.context} context",
         results=results,
+        recipe=_escaped(getattr(config, "training_recipe", {})),
+        environment=", ".join(map(" ".join, getattr(config, "training_environment", {}).items())),
+        seconds=round(getattr(config, "training_figures", {}).get("train_seconds", 0.0)),
     )
+
+
+def _escaped(recipe: dict[str, Any]) -> dict[str, str]:
+    """Values as one cell of a Markdown table each."""
+    return {name: str(value).replace("\n", "\\n").replace("|", "\\|") for name, value in sorted(recipe.items())}

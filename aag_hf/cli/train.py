@@ -21,6 +21,7 @@ from aag_hf.cli.options import AdapterOptions, ModelOptions, use_threads
 from aag_hf.cli.stage import new_directory
 from aag_hf.cli.training import (
     begin,
+    environment,
     gathered_weights,
     is_sharding,
     run,
@@ -137,11 +138,17 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
         with new_directory(output_dir, settings) as directory:
             model.config.trained_parameters = sum(trained.values())
             model.config.training_figures = figures
+            model.config.training_recipe = {n: v for n, v in settings.items() if not _is_of_this_machine(n)}
+            model.config.training_environment = environment(arguments)
             model.save_pretrained(directory, reader_weights=weights)
             if teacher is not None and arguments.train_teacher:
                 teacher.save_pretrained(directory / "teacher")
     trainer.accelerator.wait_for_everyone()
     return output_dir
+
+
+def _is_of_this_machine(option: str) -> bool:
+    return option in ("teacher", "teacher_cache_dir") or option.endswith(("_file", "_file_digest"))
 
 
 def _set_up_teacher(

@@ -2,9 +2,11 @@
 
 import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,14 @@ def gathered_weights(trainer: AnswerTrainer) -> dict[str, torch.Tensor] | None:
     Every process must call it.
     """
     return trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_sharded else None
+
+
+def environment(arguments: Seq2SeqTrainingArguments) -> dict[str, str]:
+    """Where a run took place, as far as it can be known: for the model card."""
+    on_gpu = arguments.device.type == "cuda"
+    device = torch.cuda.get_device_name(arguments.device) if on_gpu else platform.processor() or platform.machine()
+    packages = {name: version(name) for name in ("torch", "transformers", "peft", "accelerate")}
+    return {"device": device, "processes": str(arguments.world_size), **packages}
 
 
 def trained_parts(model: torch.nn.Module) -> dict[str, int]:

@@ -89,4 +89,5 @@ def test_the_model_is_measured_with_its_controls_and_gets_a_card(finished, capsy
     assert main(["publish", *arguments, "--results", str(tmp_path / "results.json")]) == 0
     card = ModelCard.load(finished / "model" / "README.md")
     assert card.data.library_name == "aag-hf" and card.data.eval_results[0].metric_value == rows[0]["exact_match"]
+    assert "| `learning_rate` | `0.0008` |" in card.text and "Trained in" in card.text and "train_file" not in card.text
     assert "nothing uploaded" in " ".join(capsys.readouterr().out.split())

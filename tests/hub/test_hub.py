@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 HERE = Path(__file__).parent
+ARTEFACTS = ("hyperlora", "fid", "encoder", "composed", "published")
 
 
 def run(hub, cache, *arguments):
@@ -23,7 +24,9 @@ def run(hub, cache, *arguments):
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-W", "ignore", *map(str, arguments)]
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    # DeepSpeed, where it is installed, announces itself there too.
+    return [line for line in printed.splitlines() if line.startswith(ARTEFACTS)]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,7 @@ def pushed(hub, tmp_path_factory, tiny_llama_dir, tiny_t5_dir):
 
 def test_a_stranger_loads_what_was_pushed_and_gets_the_same_numbers(hub, pushed, tmp_path, tiny_llama_dir, tiny_t5_dir):
     loaded = run(hub, tmp_path, HERE / "round_trip.py", "load", tiny_llama_dir, tiny_t5_dir)
-    assert [line.split()[0] for line in loaded.splitlines()] == ["hyperlora", "fid", "encoder", "composed", "published"]
+    assert tuple(line.split()[0] for line in loaded) == ARTEFACTS
     assert loaded == pushed
 
 
