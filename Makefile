@@ -11,7 +11,7 @@ quickstart: .venv/installed
 	$(BIN)/aag quickstart --output_dir $(QUICKSTART_DIR) --seed $(SEED) --threads $(THREADS)
 
 test: .venv/deepspeed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 bench: .venv/installed
 	for script in kernel train_step generate distillation_step compression question; do $(BIN)/python benchmarks/$$script.py || exit 1; done

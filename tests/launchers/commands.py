@@ -7,4 +7,6 @@ from aag_hf.cli.main import main
 
 if __name__ == "__main__":
     for arguments in json.loads(sys.argv[1]):
-        print(arguments[0], "gave", main(arguments), flush=True)
+        # In one piece: both processes write to the same pipe.
+        sys.stdout.write(f"{arguments[0]} gave {main(arguments)}\n")
+        sys.stdout.flush()
