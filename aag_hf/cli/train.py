@@ -298,7 +298,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     config = AwakeningConfig.from_pretrained(output_dir)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in config.training_figures.items())
-    Console().print(f"{output_dir}: {config.trained_parameters:,} trained parameters; {figures}", highlight=False)
+    Console().print(
+        f"{output_dir}: {config.trained_parameters:,} trained parameters; {figures}", highlight=False, soft_wrap=True
+    )
 
 
 if __name__ == "__main__":

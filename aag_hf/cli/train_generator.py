@@ -82,9 +82,8 @@ def train_generator(options: TrainGeneratorOptions, arguments: ContextGeneratorC
         with new_directory(output_dir, settings) as directory:
             model.save_pretrained(directory, state_dict=weights)
             tokenizer.save_pretrained(directory)
-        Console().print(
-            f"{output_dir}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()), highlight=False
-        )
+        told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        Console().print(f"{output_dir}: {told}", highlight=False, soft_wrap=True)
     trainer.accelerator.wait_for_everyone()
     return output_dir
 
