@@ -27,7 +27,7 @@ def merged_adapter(model: nn.Module, features: torch.Tensor) -> Iterator[None]:
 
     The weights of before come back as they were, bit for bit, also after an exception: they are put aside and not
     computed back, which takes the memory of the adapted layers once more. Models that share them are not touched. It
-    pays for long answers: merging reads and writes every adapted weight once, as about one token does.
+    pays for long answers: merging reads and writes every adapted weight once.
 
     Args:
         model: The base model inside a PEFT model with a HyperLoRA adapter.
