@@ -2,6 +2,7 @@
 
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
+from aag_hf.hyperlora.cache import AdapterCache
 from aag_hf.hyperlora.config import HYPERLORA, HyperLoraConfig
 from aag_hf.hyperlora.export import to_lora
 from aag_hf.hyperlora.model import HyperLoraModel
@@ -12,4 +13,4 @@ PEFT_TYPE_TO_PREFIX_MAPPING[HYPERLORA] = HyperLoraModel.prefix
 PEFT_TYPE_TO_CONFIG_MAPPING[HYPERLORA] = HyperLoraConfig
 PEFT_TYPE_TO_TUNER_MAPPING[HYPERLORA] = HyperLoraModel
 
-__all__ = ["HyperLoraConfig", "HyperLoraModel", "hyperlora_features", "to_lora"]
+__all__ = ["AdapterCache", "HyperLoraConfig", "HyperLoraModel", "hyperlora_features", "to_lora"]

@@ -9,29 +9,32 @@ from typing import Any
 import torch
 from torch import nn
 
-from aag_hf.hyperlora.hypernetwork import Matrices, Site
+from aag_hf.hyperlora.cache import AdapterCache
 from aag_hf.hyperlora.layer import HyperLoraLinear, HyperLoraNetworks
-from aag_hf.hyperlora.state import CONTAINER, AdapterState, adapter_scope, check_features, check_rows, installed
-
-
-class _InWeights:
-    """The state of layers whose weights hold their adapter already."""
-
-    def matrices(self, adapter_name: str, site: Site) -> list[Matrices]:
-        return []
+from aag_hf.hyperlora.state import (
+    CONTAINER,
+    GeneratedAdapters,
+    adapter_scope,
+    check_features,
+    check_rows,
+    generate_adapters,
+)
 
 
 @contextmanager
-def merged_adapter(model: nn.Module, features: torch.Tensor) -> Iterator[None]:
+def merged_adapter(
+    model: nn.Module, features: torch.Tensor, adapter_cache: AdapterCache | None = None
+) -> Iterator[None]:
     """Decode one question at the speed of the base model: its adapter is added to the weights, and gone on leaving.
 
     The weights of before come back as they were, bit for bit, also after an exception: they are put aside and not
     computed back, which takes the memory of the adapted layers once more. Models that share them are not touched. It
-    pays for long answers: merging reads and writes every adapted weight once.
+    costs about as much as decoding one or two tokens.
 
     Args:
         model: The base model inside a PEFT model with a HyperLoRA adapter.
         features: ``(1, feature_dim)``; all rows in the scope are that question's.
+        adapter_cache: Where the adapter may be found.
 
     Raises:
         ValueError: More than one question, or weights that nothing can be added to.
@@ -43,25 +46,33 @@ def merged_adapter(model: nn.Module, features: torch.Tensor) -> Iterator[None]:
     check_features(container, features)
     if features.shape[0] != 1:
         raise ValueError(f"features has {features.shape[0]} rows: only one question's adapter can be merged at a time.")
-    layers = [module for module in model.modules() if isinstance(module, HyperLoraLinear)]
+    places = [
+        (parent, name, layer)
+        for parent in model.modules()
+        for name, layer in parent.named_children()
+        if isinstance(layer, HyperLoraLinear)
+    ]
+    layers = [layer for _, _, layer in places]
     for base in (layer.get_base_layer() for layer in layers):
         if not isinstance(base, nn.Linear) or not base.weight.is_floating_point():
             raise ValueError(f"an adapter cannot be merged into a {type(base).__name__}: leave merge_adapter out.")
     with torch.no_grad():
-        state = AdapterState(container.hyperlora_net, container.active_adapters, features, container.compute_dtype)
+        state = generate_adapters(container, features, container.compute_dtype, adapter_cache)
         merged = [_merged_weight(layer, state) for layer in layers]
     before = [layer.get_base_layer().weight for layer in layers]
     try:
-        for layer, weight in zip(layers, merged):
+        for (parent, name, layer), weight in zip(places, merged):
             layer.get_base_layer().weight = nn.Parameter(weight, requires_grad=False)
-        with installed(model, _InWeights()):
-            yield
+            # A layer with nothing left to add would still be called for every token.
+            setattr(parent, name, layer.base_layer)
+        yield
     finally:
-        for layer, weight in zip(layers, before):
+        for (parent, name, layer), weight in zip(places, before):
             layer.get_base_layer().weight = weight
+            setattr(parent, name, layer)
 
 
-def _merged_weight(layer: HyperLoraLinear, state: AdapterState) -> torch.Tensor:
+def _merged_weight(layer: HyperLoraLinear, state: GeneratedAdapters) -> torch.Tensor:
     weight = layer.get_base_layer().weight
     for name in layer.active_adapters:
         if name in layer.sites:
@@ -76,6 +87,7 @@ def generate_with_features(
     *args: Any,
     features: torch.Tensor | None = None,
     merge_adapter: bool = False,
+    adapter_cache: AdapterCache | None = None,
     **kwargs: Any,
 ) -> torch.Tensor:
     """The base model's `generate` with one scope for the whole decode.
@@ -84,7 +96,8 @@ def generate_with_features(
 
     Args:
         features: ``(batch, feature_dim)``, a vector a question.
-        merge_adapter: For one question: see `merged_adapter`.
+        merge_adapter: For one question, in any number of rows: see `merged_adapter`.
+        adapter_cache: Holds the adapters of questions that may come again.
 
     Raises:
         ValueError: Features that do not fit the inputs or the adapter, or cannot be merged.
@@ -93,7 +106,8 @@ def generate_with_features(
         if merge_adapter:
             raise ValueError("merge_adapter needs features: they make the adapter to merge.")
         return type(model).generate(model, *args, **kwargs)
-    check_rows(features, args[0] if args else kwargs.get("input_ids", kwargs.get("inputs")))
+    if not merge_adapter:
+        check_rows(features, args[0] if args else kwargs.get("input_ids", kwargs.get("inputs")))
     scope = merged_adapter if merge_adapter else adapter_scope
-    with torch.no_grad(), scope(model, features):
+    with torch.no_grad(), scope(model, features, adapter_cache):
         return type(model).generate(model, *args, **kwargs)

@@ -13,7 +13,7 @@ from aag_hf.hyperlora.config import HyperLoraConfig
 from aag_hf.kernels.hyper_lora import hyper_lora_add
 
 if TYPE_CHECKING:
-    from aag_hf.hyperlora.hypernetwork import Site
+    from aag_hf.hyperlora.hypernetwork import HyperNetwork, Site
     from aag_hf.hyperlora.state import AdapterSource
 
 COMPUTE_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -70,7 +70,7 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
         if self.quantization_backend is not None:
             result = self.quantization_backend.maybe_clone_base_result(result)
         for name in active:
-            dropped = self.hyperlora_dropout[name](x)
+            dropped = self.hyperlora_dropout[name](x) if self.training else x
             for a, b in self.state.matrices(name, self.sites[name]):
                 # Not one pair of twice the rank: the static part would be copied, and read, once a question.
                 a, b = a.to(x.device), b.to(x.device)
@@ -103,6 +103,11 @@ class HyperLoraNetworks(nn.Module, HyperLoraLayer):
     def get_base_layer(self) -> nn.Module:
         """The layer whose device and dtype PEFT moves new hypernetworks to."""
         return self._anchor[0].get_base_layer()
+
+    @property
+    def active_networks(self) -> dict[str, HyperNetwork]:
+        """The hypernetworks of the active adapters, by adapter name."""
+        return {name: self.hyperlora_net[name] for name in self.active_adapters if name in self.hyperlora_net}
 
     @property
     def compute_dtype(self) -> torch.dtype | None:

@@ -10,12 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from aag_hf.hyperlora.cache import AdapterCache
 from aag_hf.hyperlora.hypernetwork import HyperNetwork, Matrices, Site
 from aag_hf.hyperlora.layer import HyperLoraLinear, HyperLoraNetworks
 
 CONTAINER = "hypernetworks"
-
-Rows = tuple[torch.Tensor, ...]
 
 
 class AdapterSource(Protocol):
@@ -24,50 +23,58 @@ class AdapterSource(Protocol):
     def matrices(self, adapter_name: str, site: Site) -> list[Matrices]: ...
 
 
-class AdapterState:
-    """The A and B of every active adapter for the questions of one pass.
+class GeneratedAdapters:
+    """The A and B of every adapter for the questions of one pass, made at once.
 
     Args:
-        networks: The hypernetworks by adapter name.
-        active: Names of the active adapters.
-        features: ``(batch, feature_dim)``.
+        matrices: What each hypernetwork made of the questions' features, by adapter name.
         dtype: What the layers compute in: all matrices are cast at once, not at every use. ``None`` leaves them.
-        on_demand: Generate a site's matrices where they are used, not all at once. Activation checkpointing needs
-            it: a checkpointed block recomputes what it uses, and a reentrant checkpoint backpropagates through its
-            closure once per block, which only leaf tensors survive.
     """
 
-    def __init__(
-        self,
-        networks: nn.ModuleDict,
-        active: list[str],
-        features: torch.Tensor,
-        dtype: torch.dtype | None = None,
-        on_demand: bool = False,
-    ):
-        self.features = features
-        self.networks: dict[str, HyperNetwork] = {name: networks[name] for name in active if name in networks}
-        self.generated: dict[str, dict[str, list[tuple[Rows, Rows]]]] | None = None
-        if not on_demand:
-            # Unbound, not indexed: the gradient of an index is as large as all sites together, once for each site.
-            self.generated = {
-                name: {
-                    kind: [(a.to(dtype).unbind(), b.to(dtype).unbind()) for a, b in pairs]
-                    for kind, pairs in network(features).items()
-                }
-                for name, network in self.networks.items()
-            }
+    def __init__(self, matrices: dict[str, dict[str, list[Matrices]]], dtype: torch.dtype | None):
+        # Unbound, not indexed: the gradient of an index is as large as all sites together, once for each site.
+        self._by_site = {
+            name: {kind: [(a.to(dtype).unbind(), b.to(dtype).unbind()) for a, b in pairs] for kind, pairs in of.items()}
+            for name, of in matrices.items()
+        }
 
     def matrices(self, adapter_name: str, site: Site) -> list[Matrices]:
         """A ``(batch, d_in, r)`` and B ``(batch, r, d_out)`` of one site; a static part follows, with a batch of 1."""
-        if self.generated is None:
-            pairs = self.networks[adapter_name].matrices(self.features, site.kind, site.position)
-            return [(a[0], b[0]) for a, b in pairs]
-        return [(a[site.position], b[site.position]) for a, b in self.generated[adapter_name][site.kind]]
+        return [(a[site.position], b[site.position]) for a, b in self._by_site[adapter_name][site.kind]]
+
+
+class AdaptersOnDemand:
+    """The same, each site's made where they are used.
+
+    Activation checkpointing needs it: a checkpointed block recomputes what it uses, and a reentrant checkpoint
+    backpropagates through its closure once per block, which only leaf tensors survive.
+    """
+
+    def __init__(self, networks: dict[str, HyperNetwork], features: torch.Tensor):
+        self._networks, self._features = networks, features
+
+    def matrices(self, adapter_name: str, site: Site) -> list[Matrices]:
+        pairs = self._networks[adapter_name].matrices(self._features, site.kind, site.position)
+        return [(a[0], b[0]) for a, b in pairs]
+
+
+def generate_adapters(
+    container: HyperLoraNetworks, features: torch.Tensor, dtype: torch.dtype | None, cache: AdapterCache | None = None
+) -> GeneratedAdapters:
+    """Run the hypernetworks of all active adapters, for those questions that `cache` does not hold."""
+    return GeneratedAdapters(
+        {
+            name: network(features) if cache is None else cache.adapters(network, features)
+            for name, network in container.active_networks.items()
+        },
+        dtype,
+    )
 
 
 @contextmanager
-def adapter_scope(model: nn.Module, features: torch.Tensor) -> Iterator[None]:
+def adapter_scope(
+    model: nn.Module, features: torch.Tensor, adapter_cache: AdapterCache | None = None
+) -> Iterator[None]:
     """Adapters made from `features` for every HyperLoRA layer of the base model `model`, until the scope is left."""
     container: HyperLoraNetworks = getattr(model, CONTAINER)
     if container.disable_adapters:
@@ -75,9 +82,14 @@ def adapter_scope(model: nn.Module, features: torch.Tensor) -> Iterator[None]:
         return
     check_features(container, features)
     checkpointed = [m for m in model.modules() if getattr(m, "gradient_checkpointing", False)] if model.training else []
-    state = AdapterState(
-        container.hyperlora_net, container.active_adapters, features, container.compute_dtype, bool(checkpointed)
-    )
+    state: AdapterSource
+    if checkpointed:
+        state = AdaptersOnDemand(container.active_networks, features)
+    else:
+        # A CPU decodes with adapters in single precision; see `computes_in_single_precision`.
+        decodes_on_cpu = features.device.type == "cpu" and not torch.is_grad_enabled()
+        dtype = None if decodes_on_cpu else container.compute_dtype
+        state = generate_adapters(container, features, dtype, adapter_cache)
     functions = [module._gradient_checkpointing_func for module in checkpointed]
     for module, function in zip(checkpointed, functions):
         # Recomputation calls the block after this scope has ended: it must find this pass's state, no other.
@@ -117,10 +129,8 @@ def hyperlora_features(model: nn.Module, features: torch.Tensor) -> Iterator[Non
 
 def check_features(container: HyperLoraNetworks, features: torch.Tensor) -> None:
     """Refuse features that no active hypernetwork can read."""
-    for name in container.active_adapters:
-        if name not in container.hyperlora_net:
-            continue
-        expected = container.hyperlora_net[name].feature_dim
+    for name, network in container.active_networks.items():
+        expected = network.feature_dim
         if features.dim() != 2 or features.shape[1] != expected:
             raise ValueError(
                 f"features has shape {tuple(features.shape)}, adapter {name!r} expects (batch, {expected}): use the "
@@ -159,7 +169,7 @@ def exit_forward(model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
 
 
 def _checkpoint_with_state(
-    function: Callable[..., Any], block: nn.Module, state: AdapterState, run: Callable[..., Any], *args: Any, **kw: Any
+    function: Callable[..., Any], block: nn.Module, state: AdapterSource, run: Callable[..., Any], *args: Any, **kw: Any
 ) -> Any:
     def run_with_state(*run_args: Any, **run_kwargs: Any) -> Any:
         with installed(block, state):

@@ -45,3 +45,12 @@ def choose_path(
     shape_fits = rows > 0 and all(width % 16 == 0 for width in widths)
     rank_fits = 1 <= rank <= 16 or (rank <= 64 and rank % 8 == 0)
     return "triton" if use_triton and type_fits and shape_fits and rank_fits else "torch"
+
+
+def computes_in_single_precision(device: str, rows_per_sample: int) -> bool:
+    """Whether torch operations leave fp32 adapters as they are beside half-precision rows, instead of rounding them.
+
+    So on a CPU for at most 4 rows a sample, which is decoding, with beams or without: a half-precision product there
+    takes longer to set up than an fp32 one takes to compute.
+    """
+    return device == "cpu" and rows_per_sample <= 4

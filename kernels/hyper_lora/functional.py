@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from aag_hf.kernels.hyper_lora import triton_path
-from aag_hf.kernels.hyper_lora.dispatch import choose_path
+from aag_hf.kernels.hyper_lora.dispatch import choose_path, computes_in_single_precision
 
 
 def hyper_lora_linear(
@@ -91,10 +91,14 @@ def hyper_lora_add(
         return _add_packed(y, x, a, b, scale, cu_seqlens)
     x_rows, y_rows = _by_sample(x, a.shape[0]), _by_sample(y, a.shape[0])
     if x.dtype == y.dtype == a.dtype == b.dtype or torch.is_autocast_enabled(x.device.type):
-        shrunk = torch.bmm(x_rows, a)
+        result = torch.baddbmm(y_rows, torch.bmm(x_rows, a), b, alpha=scale)
+    elif a.dtype == b.dtype == torch.float32 and computes_in_single_precision(x.device.type, x_rows.shape[1]):
+        shrunk = torch.bmm(x_rows.float(), a)
+        result = torch.baddbmm(y_rows.float(), shrunk, b, alpha=scale).to(y.dtype)
     else:
-        shrunk, b = torch.bmm(x_rows, a.to(x.dtype)).to(y.dtype), b.to(y.dtype)
-    return torch.baddbmm(y_rows, shrunk, b, alpha=scale).reshape(y.shape)
+        shrunk = torch.bmm(x_rows, a.to(x.dtype)).to(y.dtype)
+        result = torch.baddbmm(y_rows, shrunk, b.to(y.dtype), alpha=scale)
+    return result if y_rows is y else result.reshape(y.shape)
 
 
 def gated_lora_linear(
