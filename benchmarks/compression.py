@@ -13,10 +13,10 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
 from aag_hf.cli.tiny import make_tokenizer
-from aag_hf.data.ranking import question_losses
+from aag_hf.data.ranking import RESTRICTION, question_losses
 
 BASELINE = "a passage at a time, all logits"
-QUESTIONS, PASSAGES = 8, 5
+QUESTIONS, PASSAGES = 2, 5
 
 
 def pairs() -> list[tuple[str, str]]:
@@ -30,6 +30,7 @@ def pairs() -> list[tuple[str, str]]:
 def one_at_a_time(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: list[tuple[str, str]]) -> list[float]:
     losses = []
     for passage, question in rows:
+        question += RESTRICTION
         ids = torch.tensor([tokenizer(passage + question)["input_ids"]], device=models.device())
         asked = len(tokenizer(question)["input_ids"])
         logits = model(input_ids=ids).logits[0, -asked - 1 : -1].float()

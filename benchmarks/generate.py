@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from aag_hf.awakening.decoding import contiguous_head
 
 BASELINE = "frozen base"
+SMALL = "135M"
 NEW_TOKENS = 32
 
 
@@ -33,22 +34,28 @@ def decode_regenerating(model: nn.Module, inputs: dict[str, Tensor]) -> None:
         step = {"input_ids": output.logits[:, -1:].argmax(-1), "features": inputs["features"]}
 
 
-def main() -> None:
-    base = models.base_model().eval()
+def measure(size: str, base: nn.Module, rows: int) -> None:
     lora, hyperlora = models.with_static_lora(base).eval(), models.with_hyperlora(base).eval()
-    for rows in (1, 4):
-        inputs = {n: v for n, v in models.batch(rows, 32).items() if n != "labels"}
-        plain = models.without_features(inputs)
-        cases = {
-            BASELINE: partial(decode, base, plain),
-            "static LoRA": partial(decode, lora, plain),
-            "HyperLoRA": partial(decode, hyperlora, inputs),
-            "HyperLoRA, made anew at every token": partial(decode_regenerating, hyperlora, inputs),
-        }
-        if rows == 1:
-            cases["HyperLoRA, merged"] = partial(decode, hyperlora, inputs, merge_adapter=True)
-        setting = f"{rows} × 32 tokens in, {NEW_TOKENS} out, rank {models.RANK}, bfloat16"
-        compare("generate", cases, BASELINE, setting=setting)
+    inputs = {n: v for n, v in models.batch(rows, 32).items() if n != "labels"}
+    plain = models.without_features(inputs)
+    cases = {
+        BASELINE: partial(decode, base, plain),
+        "static LoRA": partial(decode, lora, plain),
+        "HyperLoRA": partial(decode, hyperlora, inputs),
+    }
+    if size == SMALL:
+        cases["HyperLoRA, made anew at every token"] = partial(decode_regenerating, hyperlora, inputs)
+    if rows == 1:
+        cases["HyperLoRA, merged"] = partial(decode, hyperlora, inputs, merge_adapter=True)
+    setting = f"{size}, {rows} × 32 tokens in, {NEW_TOKENS} out, rank {models.RANK}, bfloat16"
+    compare("generate", cases, BASELINE, rounds=3, setting=setting)
+
+
+def main() -> None:
+    for size, make in {SMALL: models.base_model, "1.7B's width": models.wide_model}.items():
+        base = make().eval()
+        for rows in (1, 4):
+            measure(size, base, rows)
 
 
 if __name__ == "__main__":

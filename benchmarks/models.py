@@ -1,4 +1,4 @@
-"""What the benchmarks run on: SmolLM2-135M's shape with random weights, and adapters of equal rank and targets."""
+"""What the benchmarks run on: SmolLM2's shapes with random weights, and adapters of equal rank and targets."""
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -18,14 +18,25 @@ def device() -> str:
 
 def base_model() -> PreTrainedModel:
     """SmolLM2-135M's shape, in bfloat16, frozen."""
+    return _model(576, 1536, layers=30, heads=9, key_value_heads=3, vocabulary=VOCABULARY)
+
+
+def wide_model() -> PreTrainedModel:
+    """SmolLM2-1.7B's width: 4 of its 24 layers, and a sixth of its vocabulary so that the head keeps its share."""
+    return _model(2048, 8192, layers=4, heads=32, key_value_heads=32, vocabulary=VOCABULARY // 6)
+
+
+def _model(
+    hidden: int, intermediate: int, layers: int, heads: int, key_value_heads: int, vocabulary: int
+) -> PreTrainedModel:
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=key_value_heads,
         tie_word_embeddings=True,
         attn_implementation="eager",
     )
@@ -52,7 +63,7 @@ def with_hyperlora(base: PreTrainedModel, static: bool = False) -> PeftModel:
 def batch(rows: int, tokens: int, answer_tokens: int = 6) -> dict[str, torch.Tensor]:
     """Random prompts with answers at their ends, and features."""
     torch.manual_seed(1)
-    ids = torch.randint(10, VOCABULARY, (rows, tokens), device=device())
+    ids = torch.randint(10, VOCABULARY // 6, (rows, tokens), device=device())
     labels = ids.clone()
     labels[:, :-answer_tokens] = -100
     features = torch.randn(rows, FEATURES, device=device())

@@ -9,7 +9,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 Row = tuple[tuple[int, ...], tuple[int, ...]]
 
 # LongLLMLingua's restriction: without it a passage of any topic makes the question about as likely.
-_RESTRICTION = " We can get the answer to this question in the given documents."
+RESTRICTION = " We can get the answer to this question in the given documents."
 
 
 def question_losses(
@@ -39,7 +39,7 @@ def question_losses(
 
 def _encode(tokenizer: PreTrainedTokenizerBase, max_length: int, passage: str, question: str) -> Row:
     """The passage without its last token, and from that token on the question: the last one predicts the first."""
-    ids = tokenizer(passage + question + _RESTRICTION)["input_ids"]
+    ids = tokenizer(passage + question + RESTRICTION)["input_ids"]
     given = max(len(tokenizer(passage)["input_ids"]), 1)
     cut = max(len(ids) - max_length, 0)
     return tuple(ids[cut : max(given - 1, cut)]), tuple(ids[max(given - 1, cut) :])
@@ -69,8 +69,8 @@ def _score(model: PreTrainedModel, rows: list[Row]) -> list[float]:
     question_ids, question_mask = _pad([question for _, question in rows], model.device)
     cache = DynamicCache()
     if passage_ids.shape[1]:
-        # No token sees the padding on its right, so this pass needs no mask.
-        model(input_ids=passage_ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        # No token sees the padding on its right, so this pass needs no mask; and nobody asks for its logits.
+        model.base_model(input_ids=passage_ids, past_key_values=cache, use_cache=True)
         cache.batch_select_indices(torch.tensor(owners, device=model.device))
     starts = passage_mask[owners].sum(1, keepdim=True)
     logits = model(
