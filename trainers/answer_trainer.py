@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Seq2SeqTrainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import BestRun, EvalLoopOutput, TrainOutput
 
 from aag_hf.data.errors import InputError
 from aag_hf.trainers.answer_logits import IGNORE_INDEX, QUESTION_MASK, AnswerOutputs, innermost, is_encoder_decoder
@@ -111,6 +112,26 @@ class AnswerTrainer(Seq2SeqTrainer):
             _collect(self._training_sums, terms.values, share)
         loss = share * loss
         return (loss, {"logits": terms.answers.logits}) if return_outputs else loss
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        # What a run before, such as a trial of a search, had not logged yet.
+        self._training_sums.clear()
+        return super().train(*args, **kwargs)
+
+    def hyperparameter_search(
+        self,
+        hp_space: Callable[[Any], dict[str, float]] | None = None,
+        compute_objective: Callable[[dict[str, float]], float] | None = None,
+        **kwargs: Any,
+    ) -> BestRun | list[BestRun]:
+        """As [`~transformers.Trainer.hyperparameter_search`], whose default objective would add up the loss's terms.
+
+        Args:
+            hp_space: The values of a trial, by argument.
+            compute_objective: The objective of an evaluation's metrics; by default its loss.
+            **kwargs: As there.
+        """
+        return super().hyperparameter_search(hp_space, compute_objective or itemgetter("eval_loss"), **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:

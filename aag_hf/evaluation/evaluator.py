@@ -82,7 +82,7 @@ class ReaderMetrics:
     """Exact match, F1 and best sub-span EM of a reader while it is trained, in percent: a trainer's `answer_metrics`.
 
     Args:
-        model: The composed model whose reader the trainer trains.
+        model: The composed model whose reader the trainer trains; a `model_init` must put each new reader into it.
         batch_size: Questions a forward pass.
 
     Example:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.trainer_utils import BestRun
 
 from aag_hf.data.errors import InputError
 from aag_hf.trainers.answer_logits import AnswerOutputs, answer_outputs
@@ -98,6 +99,14 @@ class ContextDistillationTrainer(AnswerTrainer):
             terms |= self._teacher_terms(model.training, student, student_inputs, teacher_inputs, temperature)
         weights = self._weights(model.training) if has_teacher else {"answer_cross_entropy": 1.0}
         return Terms(student, terms, weights)
+
+    def hyperparameter_search(self, *args: Any, **kwargs: Any) -> BestRun | list[BestRun]:
+        if self.args.train_teacher:
+            raise InputError(
+                "a search makes a new student for each trial, and would go on with the teacher that the trial before "
+                "trained: leave train_teacher off."
+            )
+        return super().hyperparameter_search(*args, **kwargs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(model)
