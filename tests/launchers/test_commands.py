@@ -1,19 +1,23 @@
-"""The commands under a launcher: two processes do the work of one, and one of them writes."""
+"""The commands under each launcher: two processes do the work of one, and one of them writes."""
 
 import importlib.util
 import json
+import socket
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from aag_hf import AwakeningModel
+from aag_hf import AwakeningConfig, AwakeningModel
 from aag_hf.cli.main import main
 from aag_hf.data import load_countries, read_records, write_records
 
 TRAINER = ["--max_steps", "2", "--report_to", "none", "--disable_tqdm", "true", "--learning_rate", "0.01"]
 CPU = {"ACCELERATE_USE_CPU": "true"}
+DEEPSPEED_CPU = {"DS_ACCELERATOR": "cpu", "ACCELERATE_TORCH_DEVICE": "cpu"}
+COMMANDS = Path(__file__).with_name("commands.py")
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
 # The dashes keep torchrun from taking `--r` for the beginning of an option of its own.
 TWO = ["--nproc_per_node", "2", "--standalone", "-m", "--"]
 
@@ -29,62 +33,119 @@ def files(tmp_path_factory, tiny_llama_dir):
 
 
 @pytest.fixture(scope="module")
-def readers(files, start, tmp_path_factory):
-    """A reader trained on one process, and one trained on two with DDP."""
+def reader_options(files):
     model, data = files
+    options = ["train", *model, "--feature_dim", "8", *TRAINER, "--per_device_eval_batch_size", "4"]
+    return [*options, "--train_file", data / "train.jsonl", "--dev_file", data / "dev.jsonl"]
+
+
+@pytest.fixture(scope="module")
+def generator_options(files):
+    model, data = files
+    return ["train-generator", *model, "--train_file", data / "train.jsonl", "--save_strategy", "no", *TRAINER]
+
+
+@pytest.fixture(scope="module")
+def readers(reader_options, start, tmp_path_factory):
+    """A reader trained on one process, and one trained on two with DDP."""
     output = tmp_path_factory.mktemp("readers")
-    options = [*model, "--feature_dim", "8", "--train_file", data / "train.jsonl", "--dev_file", data / "dev.jsonl"]
-    options += ["--answer_dev_file", "true", *TRAINER, "--per_device_eval_batch_size", "4"]
+    options = [*reader_options, "--answer_dev_file", "true"]
     alone = [*options, "--per_device_train_batch_size", "8", "--output_dir", output / "one", "--save_strategy", "no"]
-    assert main(["train", *map(str, alone)]) == 0
-    both = [*options, "--per_device_train_batch_size", "4", "--output_dir", output / "two", "--save_steps", "1"]
+    assert main(list(map(str, alone))) == 0
+    both = [*options[1:], "--per_device_train_batch_size", "4", "--output_dir", output / "two", "--save_steps", "1"]
     printed = start("torchrun", *TWO, "aag_hf.cli.train", *both, **CPU)
     assert printed.count("trained parameters") == 1
     return output
 
 
+@pytest.fixture(scope="module")
+def generator(generator_options, start, tmp_path_factory):
+    """One trained on one process, which the launcher starts as plain Python."""
+    output = tmp_path_factory.mktemp("generators") / "one"
+    config = ["--config_file", "configs/accelerate/single.yaml", "-m", "aag_hf.cli.train_generator"]
+    alone = [*generator_options[1:], "--per_device_train_batch_size", "8", "--output_dir", output]
+    start("accelerate", "launch", *config, *alone, **CPU)
+    return output
+
+
+def on_two(options, output, *more):
+    """The command that does on each of two processes half of what one alone does, for `commands.py`."""
+    return list(map(str, [*options, "--per_device_train_batch_size", "4", "--output_dir", output, *more]))
+
+
+def assert_same_adapter(two, one):
+    theirs, ours = (load_file(folder / "adapter_model.safetensors") for folder in (one, two))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-6)
+
+
+def assert_same_reader(two, one, *figures):
+    """The same weights and figures, and really trained on two processes."""
+    assert_same_adapter(two / "reader", one / "reader")
+    theirs, ours = map(AwakeningConfig.from_pretrained, (one, two))
+    assert (theirs.training_environment["processes"], ours.training_environment["processes"]) == ("1", "2")
+    for name in ("train_loss", "eval_loss", *figures):
+        assert ours.training_figures[name] == pytest.approx(theirs.training_figures[name], rel=1e-4)
+    assert AwakeningModel.from_pretrained(two).question_encoder is not None
+
+
 def test_train_gives_the_same_reader_and_leaves_only_what_one_process_leaves(readers):
-    one, two = (AwakeningModel.from_pretrained(readers / name) for name in ("one", "two"))
-    ours = dict(two.reader.named_parameters())
-    for name, parameter in one.reader.named_parameters():
-        torch.testing.assert_close(ours[name], parameter, rtol=1e-4, atol=2e-6)
-    for name in ("train_loss", "eval_loss", "eval_exact_match", "eval_f1"):
-        assert two.config.training_figures[name] == pytest.approx(one.config.training_figures[name], rel=1e-4)
+    assert_same_reader(readers / "two", readers / "one", "eval_exact_match", "eval_f1")
     assert sorted(path.name for path in readers.iterdir()) == ["one", "two", "two.checkpoints"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
-def test_train_with_weights_in_shards_encodes_distils_and_saves_like_one_process(files, start, tmp_path):
+@needs_deepspeed
+def test_train_under_deepspeed_s_launcher_with_optimizer_states_in_shards(readers, reader_options, start, tmp_path):
+    zero1 = ["--save_strategy", "no", "--deepspeed", "configs/deepspeed/zero1.json"]
+    command = on_two(reader_options, tmp_path / "two", *zero1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    launch = ["--num_accelerators", 2, "--master_port", port, COMMANDS, json.dumps([command])]
+    printed = start("deepspeed", *launch, ACCELERATE_USE_DEEPSPEED="true", **DEEPSPEED_CPU)
+    assert printed.count("train gave 0") == 2
+    assert_same_reader(tmp_path / "two", readers / "one")
+
+
+def test_both_training_commands_with_weights_in_fsdp2_s_shards(
+    readers, reader_options, generator, generator_options, start, tmp_path
+):
+    options = ["--save_strategy", "no", "--use_cpu", "true"]
+    commands = [
+        on_two(reader_options, tmp_path / "reader", *options),
+        on_two(generator_options, tmp_path / "generator", *options),
+    ]
+    config = ["--config_file", "configs/accelerate/fsdp2.yaml", "--main_process_port", "0"]
+    printed = start("accelerate", "launch", *config, COMMANDS, json.dumps(commands))
+    assert [printed.count(f"{name} gave 0") for name in ("train", "train-generator")] == [2, 2]
+    assert_same_reader(tmp_path / "reader", readers / "one")
+    assert_same_adapter(tmp_path / "generator", generator)
+
+
+@needs_deepspeed
+def test_train_with_weights_in_shards_encodes_distils_and_saves_like_one_process(reader_options, start, tmp_path):
     """ZeRO-3 shards what it reads, and the student's base apart from the teacher's."""
-    model, data = files
-    options = [*model, "--feature_dim", "8", "--train_file", data / "train.jsonl", "--save_strategy", "no", *TRAINER]
+    options = [*reader_options, "--save_strategy", "no"]
     teacher = ["--method", "lora", "--context", "passages", "--output_dir", tmp_path / "teacher"]
-    assert main(["train", *map(str, [*options, *teacher])]) == 0
+    assert main(list(map(str, [*options, *teacher]))) == 0
     options += ["--teacher", tmp_path / "teacher"]
     one = ["--per_device_train_batch_size", "8", "--output_dir", tmp_path / "one"]
-    assert main(["train", *map(str, [*options, *one])]) == 0
+    assert main(list(map(str, [*options, *one]))) == 0
     config = ["--config_file", "configs/accelerate/deepspeed_zero3.yaml", "--main_process_port", "0", "-m"]
     two = ["--per_device_train_batch_size", "4", "--output_dir", tmp_path / "two", "--ddp_backend", "gloo"]
-    environment = {"DS_ACCELERATOR": "cpu", "ACCELERATE_TORCH_DEVICE": "cpu"}
-    start("accelerate", "launch", *config, "aag_hf.cli.train", *options, *two, **environment)
-    paths = [tmp_path / name / "reader" / "adapter_model.safetensors" for name in ("one", "two")]
-    theirs, ours = map(load_file, paths)
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-6)
-    assert AwakeningModel.from_pretrained(tmp_path / "two").question_encoder is not None
+    start("accelerate", "launch", *config, "aag_hf.cli.train", *options[1:], *two, **DEEPSPEED_CPU)
+    assert_same_reader(tmp_path / "two", tmp_path / "one")
 
 
 @pytest.fixture(scope="module")
-def others(readers, files, start, tmp_path_factory):
+def others(readers, files, generator_options, start, tmp_path_factory):
     """Where the other commands wrote on two processes, and what they printed."""
     model, data = files
     folder = tmp_path_factory.mktemp("others")
     evaluate = ["evaluate", *evaluated(readers, data), "--output_dir", folder / "evaluated"]
-    generator = ["train-generator", *model, "--train_file", data / "train.jsonl", "--save_strategy", "no", *TRAINER]
-    generator += ["--output_dir", folder / "generator", "--per_device_train_batch_size", "4"]
+    generator = on_two(generator_options, folder / "generator")
     generate = ["generate", *model[:2], "--generator", folder / "generator", "--input", data / "dev.jsonl"]
     generate += ["--output", folder / "generated.jsonl"]
     commands = json.dumps([list(map(str, command)) for command in (evaluate, generator, generate)])
-    return folder, start("torchrun", *TWO[:-2], Path(__file__).with_name("commands.py"), commands, **CPU)
+    return folder, start("torchrun", *TWO[:-2], COMMANDS, commands, **CPU)
 
 
 def evaluated(readers, data):
@@ -102,9 +163,9 @@ def test_evaluate_answers_each_question_on_one_process_with_the_same_results(oth
     assert others[1].count("11 questions of") == 1
 
 
-def test_train_generator_writes_one_generator_and_generate_wants_one_process(others):
+def test_train_generator_writes_one_generator_and_generate_wants_one_process(others, generator):
     folder, printed = others
-    assert (folder / "generator" / "adapter_model.safetensors").is_file()
+    assert_same_adapter(folder / "generator", generator)
     assert printed.count("train_loss 5.") == 1
     assert printed.count("`aag generate` works on one process, and 2 were started") == 2
     assert sorted(path.name for path in folder.iterdir()) == ["evaluated", "generator"]

@@ -9,7 +9,12 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers.integrations import HfTrainerDeepSpeedConfig
+
+from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.train import TrainOptions
+from aag_hf.trainers import ContextDistillationConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = Path(__file__).with_name("worker.py")
@@ -99,3 +104,22 @@ def test_every_launch_configuration_is_one_that_accelerate_reads(path):
     if "deepspeed" in path.stem:
         engine = json.loads((ROOT / config["deepspeed_config"]["deepspeed_config_file"]).read_text())
         assert engine["zero_optimization"]["stage"] == int(path.stem[-1])
+
+
+@needs_deepspeed
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "deepspeed").glob("*.json")), ids=lambda path: path.stem)
+def test_every_deepspeed_configuration_takes_what_it_leaves_open_from_the_paper_s_recipe(path, tiny_t5_dir):
+    recipe = ["--config", str(ROOT / "configs" / "recipes" / "t5_paper.yaml"), "--use_cpu", "true"]
+    _, arguments = parse_arguments("train", (TrainOptions, ContextDistillationConfig), recipe)
+    model = AutoModelForSeq2SeqLM.from_pretrained(tiny_t5_dir)
+    engine = HfTrainerDeepSpeedConfig(str(path))
+    engine.trainer_config_process(arguments)
+    engine.trainer_config_finalize(arguments, model, 1)
+    assert "auto" not in json.dumps(engine.config)
+    expected = {
+        "train_micro_batch_size_per_gpu": 8,
+        "gradient_clipping": 1.0,
+        "bf16": {"enabled": True},
+        "fp16": {"enabled": False},
+    }
+    assert expected.items() <= engine.config.items()
