@@ -29,8 +29,8 @@ def trainer_of(records, options, kind, tiny_tokenizer):
     return trainer_of
 
 
-def test_callbacks_see_the_run(load, trainer_of):
-    seen = []
+def test_callbacks_see_the_run_and_each_term_of_the_loss(load, trainer_of, kind, tiny_tokenizer):
+    seen, logged = [], []
 
     class Watch(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
@@ -39,8 +39,17 @@ def test_callbacks_see_the_run(load, trainer_of):
         def on_evaluate(self, args, state, control, metrics, **kwargs):
             seen.append(sorted(metrics)[:2])
 
-    trainer_of(load(), callbacks=[Watch()], arguments={"max_steps": 1, "eval_strategy": "steps"}).train()
+        def on_log(self, args, state, control, logs, **kwargs):
+            logged.append({name for name in logs if name.endswith(("loss", "entropy", "kl", "alignment"))})
+
+    collator = DataCollatorForContextDistillation(
+        tiny_tokenizer, kind.is_encoder_decoder, teacher_context="compressed", question_mask=kind.is_encoder_decoder
+    )
+    arguments = {"max_steps": 1, "eval_strategy": "steps", "alpha": 0.5, "hidden_weight": 1.0}
+    trainer_of(load(), collator, arguments, callbacks=[Watch()], teacher_model=load(seed=2)).train()
     assert seen == [1, ["epoch", "eval_answer_cross_entropy"]]
+    terms = ["loss", "answer_cross_entropy", "distillation_kl", "hidden_alignment"]
+    assert logged == [set(terms), {f"eval_{name}" for name in terms}, {"train_loss"}]
 
 
 def test_metrics_of_generated_answers_choose_the_best_model(kind, load, records, trainer_of, tiny_tokenizer):
