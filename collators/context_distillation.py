@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from aag_hf.collators.fid import DataCollatorForFiD
-from aag_hf.collators.padding import IGNORE_INDEX, pad, pad_inputs, pad_sequence_to_sequence
+from aag_hf.collators.padding import IGNORE_INDEX, pack, pad, pad_inputs, pad_sequence_to_sequence
 from aag_hf.collators.prompts import check_prompt, encode_marked_prompt, encode_target
 from aag_hf.data.contexts import READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource, context_of, target_of
 from aag_hf.data.errors import InputError
@@ -38,6 +38,8 @@ class DataCollatorForContextDistillation:
         max_length: Most tokens of a prompt; what is too long is cut from the context.
         answer_max_length: Most tokens of an answer, the end token included.
         pad_to_multiple_of: Round lengths up.
+        padding_free: Lay a causal student's rows one after another into a single row, see [`~.padding.pack`]; not the
+            teacher's. It needs an attention that keeps them apart by `position_ids`, as transformers' do.
         teacher_cache: What the teacher says about all records that will come, instead of what it reads.
 
     Calling it takes records and gives `input_ids`, `attention_mask`, `labels` ``(batch, tokens)``, `features`
@@ -66,6 +68,7 @@ class DataCollatorForContextDistillation:
     max_length: int = 256
     answer_max_length: int = 32
     pad_to_multiple_of: int | None = None
+    padding_free: bool = False
     teacher_cache: "TeacherCache | None" = None
 
     def __post_init__(self) -> None:
@@ -76,12 +79,20 @@ class DataCollatorForContextDistillation:
         for name in ("fid", "teacher_fid", "question_mask"):
             if getattr(self, name) and not self.is_encoder_decoder:
                 raise InputError(f"{name} is for encoder-decoder models: leave it off for a causal one.")
+        if self.padding_free and (self.is_encoder_decoder or self.pad_to_multiple_of):
+            raise InputError(
+                "padding_free is for causal models, and without pad_to_multiple_of: leave one of them out."
+            )
         for name, count in (("passages", self.passages), ("teacher_passages", self.teacher_passages)):
             if count is not None and count < 1:
                 raise InputError(f"{name} is {count}: read at least 1, or another context than 'passages'.")
 
-    def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = self._inputs(records, self.context, self.passages, self.fid)
+    def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        if self.padding_free:
+            prompts = [ids for ids, _ in self._prompts(records, self.context, self.passages)]
+            batch = pack(prompts, self._targets(records))
+        else:
+            batch = self._inputs(records, self.context, self.passages, self.fid)
         if self.needs_features:
             batch["features"] = stack_features(records)
         if self.teacher_cache is not None:
@@ -136,10 +147,7 @@ class DataCollatorForContextDistillation:
     def _inputs(
         self, records: Sequence[dict[str, Any]], source: ContextSource, passages: int, fid: bool
     ) -> dict[str, torch.Tensor]:
-        targets = [
-            encode_target(self.tokenizer, target_of(record), self.answer_max_length, self.is_encoder_decoder)
-            for record in records
-        ]
+        targets = self._targets(records)
         if fid and source == "passages":
             inputs = self._fid_collator(passages).passage_inputs(records)
             if not self.question_mask:
@@ -157,6 +165,12 @@ class DataCollatorForContextDistillation:
             marks = [in_question for _, in_question in prompts]
             inputs["question_mask"] = pad(marks, False, "right", self.pad_to_multiple_of).bool()
         return inputs
+
+    def _targets(self, records: Sequence[dict[str, Any]]) -> list[list[int]]:
+        return [
+            encode_target(self.tokenizer, target_of(record), self.answer_max_length, self.is_encoder_decoder)
+            for record in records
+        ]
 
     def _fid_collator(self, passages: int) -> DataCollatorForFiD:
         return DataCollatorForFiD(

@@ -1,6 +1,8 @@
 """Rows of unequal length as tensors; masks go by length, since pad and end of text can be the same token."""
 
 from collections.abc import Sequence
+from itertools import accumulate, chain
+from typing import Any
 
 import torch
 
@@ -35,6 +37,29 @@ def pad_inputs(
     if side == "left":
         inputs["position_ids"] = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
     return inputs
+
+
+def pack(prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """All prompts and targets of a causal model in one row without padding, and where each begins.
+
+    Returns:
+        `input_ids`, `labels` and `position_ids`, which begin anew with each prompt, ``(1, tokens)``; by transformers'
+        names for Flash Attention `cu_seq_lens_q` and `cu_seq_lens_k`, int32 ``(len(prompts) + 1,)``, and `max_length_q`
+        and `max_length_k`.
+    """
+    rows = [[*prompt, *target] for prompt, target in zip(prompts, targets)]
+    labels = [[IGNORE_INDEX] * len(prompt) + list(target) for prompt, target in zip(prompts, targets)]
+    bounds = torch.tensor([0, *accumulate(map(len, rows))], dtype=torch.int32)
+    longest = max(map(len, rows))
+    return {
+        "input_ids": torch.tensor([list(chain(*rows))]),
+        "labels": torch.tensor([list(chain(*labels))]),
+        "position_ids": torch.tensor([list(chain(*(range(len(row)) for row in rows)))]),
+        "cu_seq_lens_q": bounds,
+        "cu_seq_lens_k": bounds,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
 
 
 def pad_sequence_to_sequence(

@@ -13,6 +13,8 @@ from aag_hf.data.errors import InputError
 
 IGNORE_INDEX = -100
 QUESTION_MASK = "question_mask"
+# The bounds of rows that were laid into one, by transformers' name.
+PACKED = "cu_seq_lens_q"
 
 
 class AnswerOutputs(NamedTuple):
@@ -43,7 +45,7 @@ def answer_outputs(model: nn.Module, inputs: dict[str, Any]) -> AnswerOutputs:
     Args:
         model: A causal or encoder-decoder language model, wrapped or not.
         inputs: Its inputs and `labels` ``(batch, tokens)``, -100 where there is no answer token; a `question_mask`
-            is left out.
+            is left out. Rows may be packed into one, see [`~aag_hf.collators.padding.pack`].
 
     Raises:
         InputError: A row or its labels are longer than the model has positions for.
@@ -56,6 +58,9 @@ def answer_outputs(model: nn.Module, inputs: dict[str, Any]) -> AnswerOutputs:
         outputs = model(**inputs)
         return AnswerOutputs(outputs.logits[mask], labels[mask], _states(outputs))
     inputs.pop("labels")
+    if PACKED in inputs:
+        # With a cache of keys and values transformers would not look for the bounds of packed rows.
+        inputs["use_cache"] = False
     targets = labels[:, 1:]
     mask = targets != IGNORE_INDEX
     with _projected_at(model, F.pad(mask, (0, 1), value=False)):
@@ -85,7 +90,7 @@ def _check_lengths(model: nn.Module, inputs: dict[str, Any]) -> None:
     # Rotary models would read on with positions they never saw, others fail deep inside.
     limit = getattr(innermost(model).config.get_text_config(), "max_position_embeddings", None)
     for name in ("input_ids", "labels"):
-        length = inputs[name].shape[-1] if name in inputs else 0
+        length = inputs.get("max_length_q", inputs[name].shape[-1]) if name in inputs else 0
         if limit is not None and length > limit:
             raise InputError(
                 f"{name} is {length} tokens long and the model has {limit} positions: lower the collator's max_length "

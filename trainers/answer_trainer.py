@@ -14,7 +14,14 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import BestRun, EvalLoopOutput, TrainOutput
 
 from aag_hf.data.errors import InputError
-from aag_hf.trainers.answer_logits import IGNORE_INDEX, QUESTION_MASK, AnswerOutputs, innermost, is_encoder_decoder
+from aag_hf.trainers.answer_logits import (
+    IGNORE_INDEX,
+    PACKED,
+    QUESTION_MASK,
+    AnswerOutputs,
+    innermost,
+    is_encoder_decoder,
+)
 from aag_hf.trainers.checkpointing import check_checkpointing
 
 AnswerMetrics = Callable[[Sequence[dict[str, Any]]], dict[str, float]]
@@ -59,8 +66,9 @@ class AnswerTrainer(Seq2SeqTrainer):
 
     Raises:
         InputError: Metrics without generation; generation in evaluation with a causal model, whose rows already hold
-            the answers; `answer_metrics` of a model in shards; a collator's tokenizer with more tokens than the model
-            has embeddings; or checkpointing that gives wrong gradients (see [`~.checkpointing.check_checkpointing`]).
+            the answers; `answer_metrics` of a model in shards; packed rows for several GPUs in one process; a
+            collator's tokenizer with more tokens than the model has embeddings; or checkpointing that gives wrong
+            gradients (see [`~.checkpointing.check_checkpointing`]).
     """
 
     def __init__(self, *args: Any, answer_metrics: AnswerMetrics | None = None, **kwargs: Any):
@@ -72,6 +80,8 @@ class AnswerTrainer(Seq2SeqTrainer):
         self._evaluation_sums: dict[str, list[Tensor]] = defaultdict(list)
         self._check_tokenizer()
         check_checkpointing(self.model, self.args, self.accelerator)
+        if getattr(self.data_collator, "padding_free", False) and self.args.n_gpu > 1:
+            raise InputError("padding_free rows cannot be divided among GPUs: start a process for each with torchrun.")
         if answer_metrics is not None and self.is_sharded:
             raise InputError(
                 "answer_metrics generates on each process alone, which holds only a shard of the model with ZeRO-3 and "
@@ -153,7 +163,7 @@ class AnswerTrainer(Seq2SeqTrainer):
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, *args: Any, **kwargs: Any
     ) -> Any:
         inputs = self._prepare_inputs(inputs)
-        rows = self._rows_to_count(len(inputs["labels"]))
+        rows = self._rows_to_count(_rows(inputs))
         with torch.no_grad(), self.compute_loss_context_manager():
             # A process without a row of its own still takes part in gathering sharded weights.
             terms = self.compute_terms(model, _first_rows(inputs, max(rows, 1)))
@@ -231,13 +241,25 @@ def _collect(sums: dict[str, list[Tensor]], values: dict[str, Tensor], weight: T
         sums[name].append(torch.stack([weight, weight * value]))
 
 
+def _rows(inputs: dict[str, Any]) -> int:
+    return len(inputs[PACKED]) - 1 if PACKED in inputs else len(inputs["labels"])
+
+
 def _first_rows(inputs: dict[str, Any], rows: int) -> dict[str, Any]:
     """A batch's first examples."""
-    if rows == len(inputs["labels"]):
+    if rows == _rows(inputs):
         return inputs
-    tokens = int((inputs["labels"][:rows] != IGNORE_INDEX).sum())
+    packed = _first_packed_rows(inputs, rows) if PACKED in inputs else {}
+    tokens = int((packed.get("labels", inputs["labels"][:rows]) != IGNORE_INDEX).sum())
     is_cached = inputs.get(TEACHER + "labels", inputs["labels"]).dim() == 1
-    return {
+    first = {
         name: value[: tokens if is_cached and name in CACHED_BY_TOKEN else rows] if isinstance(value, Tensor) else value
         for name, value in inputs.items()
     }
+    return first | packed
+
+
+def _first_packed_rows(inputs: dict[str, Any], rows: int) -> dict[str, Tensor]:
+    end = int(inputs[PACKED][rows])
+    by_token = {name: inputs[name][:, :end] for name in ("input_ids", "labels", "position_ids")}
+    return by_token | {name: inputs[name][: rows + 1] for name in (PACKED, "cu_seq_lens_k")}

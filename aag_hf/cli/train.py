@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,6 +72,9 @@ class TrainOptions(AdapterOptions, ModelOptions):
     context_prompt: str = field(default=READER_CONTEXT_PROMPT, metadata={"help": "Prompt with {context}, {question}."})
     prompt_max_length: int = field(default=256, metadata={"help": "Most tokens of a prompt."})
     answer_max_length: int = field(default=16, metadata={"help": "Most tokens of an answer."})
+    padding_free: bool = field(
+        default=False, metadata={"help": "Train on rows laid one after another, without padding; for causal models."}
+    )
     hypernetwork: Literal["embedding", "mlp"] = field(default="embedding", metadata={"help": "As in HyperLoraConfig."})
     hidden_dim: int = field(default=64, metadata={"help": "Width of the hypernetwork."})
     layer_index_scale: float | None = field(default=None, metadata={"help": "As in HyperLoraConfig, with 'mlp'."})
@@ -115,7 +118,7 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
         base = load_language_model(options.model_name_or_path, options.fid, **options.loading_arguments())
         base.to(arguments.device)
         model = _untrained_model(options, base, train_records)
-        collator = model.reader_collator()
+        collator = replace(model.reader_collator(), padding_free=options.padding_free)
         teacher = None if options.teacher is None else _set_up_teacher(options, arguments, base, collator, records)
     if model.question_encoder is not None:
         for records in filter(None, (train_records, dev_records)):

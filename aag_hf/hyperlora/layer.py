@@ -69,13 +69,18 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
             )
         if self.quantization_backend is not None:
             result = self.quantization_backend.maybe_clone_base_result(result)
+        shape, bounds = result.shape, self.state.cu_seqlens
+        if bounds is not None:
+            x, result = x.flatten(0, -2), result.flatten(0, -2)
         for name in active:
             dropped = self.hyperlora_dropout[name](x) if self.training else x
+            scale, use_triton = self.scaling[name], self.use_triton[name]
             for a, b in self.state.matrices(name, self.sites[name]):
                 # Not one pair of twice the rank: the static part would be copied, and read, once a question.
                 a, b = a.to(x.device), b.to(x.device)
-                result = hyper_lora_add(result, dropped, a, b, self.scaling[name], use_triton=self.use_triton[name])
-        return result
+                of_question = bounds if len(a) > 1 else None
+                result = hyper_lora_add(result, dropped, a, b, scale, of_question, use_triton)
+        return result if bounds is None else result.view(shape)
 
     def extra_repr(self) -> str:
         return quantization_extra_repr(self)

@@ -18,7 +18,9 @@ CONTAINER = "hypernetworks"
 
 
 class AdapterSource(Protocol):
-    """Where a layer finds its matrices."""
+    """Where a layer finds its matrices, and whose rows are whose if they are packed."""
+
+    cu_seqlens: torch.Tensor | None
 
     def matrices(self, adapter_name: str, site: Site) -> list[Matrices]: ...
 
@@ -30,6 +32,8 @@ class GeneratedAdapters:
         matrices: What each hypernetwork made of the questions' features, by adapter name.
         dtype: What the layers compute in: all matrices are cast at once, not at every use. ``None`` leaves them.
     """
+
+    cu_seqlens: torch.Tensor | None = None
 
     def __init__(self, matrices: dict[str, dict[str, list[Matrices]]], dtype: torch.dtype | None):
         # Unbound, not indexed: the gradient of an index is as large as all sites together, once for each site.
@@ -49,6 +53,8 @@ class AdaptersOnDemand:
     Activation checkpointing needs it: a checkpointed block recomputes what it uses, and a reentrant checkpoint
     backpropagates through its closure once per block, which only leaf tensors survive.
     """
+
+    cu_seqlens: torch.Tensor | None = None
 
     def __init__(self, networks: dict[str, HyperNetwork], features: torch.Tensor):
         self._networks, self._features = networks, features
@@ -73,9 +79,15 @@ def generate_adapters(
 
 @contextmanager
 def adapter_scope(
-    model: nn.Module, features: torch.Tensor, adapter_cache: AdapterCache | None = None
+    model: nn.Module,
+    features: torch.Tensor,
+    adapter_cache: AdapterCache | None = None,
+    cu_seqlens: torch.Tensor | None = None,
 ) -> Iterator[None]:
-    """Adapters made from `features` for every HyperLoRA layer of the base model `model`, until the scope is left."""
+    """Adapters made from `features` for every HyperLoRA layer of the base model `model`, until the scope is left.
+
+    With `cu_seqlens`, int32 ``(batch + 1,)``, each question's rows lie between two of these bounds.
+    """
     container: HyperLoraNetworks = getattr(model, CONTAINER)
     if container.disable_adapters:
         yield
@@ -90,6 +102,7 @@ def adapter_scope(
         decodes_on_cpu = features.device.type == "cpu" and not torch.is_grad_enabled()
         dtype = None if decodes_on_cpu else container.compute_dtype
         state = generate_adapters(container, features, dtype, adapter_cache)
+    state.cu_seqlens = cu_seqlens
     functions = [module._gradient_checkpointing_func for module in checkpointed]
     for module, function in zip(checkpointed, functions):
         # Recomputation calls the block after this scope has ended: it must find this pass's state, no other.
@@ -138,12 +151,14 @@ def check_features(container: HyperLoraNetworks, features: torch.Tensor) -> None
             )
 
 
-def check_rows(features: torch.Tensor, inputs: torch.Tensor | None) -> None:
+def check_rows(features: torch.Tensor, inputs: torch.Tensor | None, cu_seqlens: torch.Tensor | None = None) -> None:
     """Refuse a batch whose number of feature vectors is not its number of questions."""
-    if inputs is not None and inputs.shape[0] != features.shape[0]:
+    if inputs is None:
+        return
+    rows = inputs.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
+    if rows != features.shape[0]:
         raise ValueError(
-            f"features has {features.shape[0]} rows, the input has {inputs.shape[0]}: pass one feature vector per "
-            "question."
+            f"features has {features.shape[0]} rows, the input has {rows}: pass one feature vector per question."
         )
 
 
@@ -152,8 +167,9 @@ def enter_forward(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     features = kwargs.pop("features", None)
     scope: AbstractContextManager[None] = nullcontext()
     if features is not None:
-        check_rows(features, args[0] if args else kwargs.get("input_ids", kwargs.get("inputs_embeds")))
-        scope = adapter_scope(model, features)
+        cu_seqlens = kwargs.get("cu_seq_lens_q")
+        check_rows(features, args[0] if args else kwargs.get("input_ids", kwargs.get("inputs_embeds")), cu_seqlens)
+        scope = adapter_scope(model, features, cu_seqlens=cu_seqlens)
     scope.__enter__()
     # A linked list, not a list: DataParallel's replicas share every mutable object of __dict__ across threads.
     model.__dict__["_hyperlora_scope"] = (scope, model.__dict__.get("_hyperlora_scope"))

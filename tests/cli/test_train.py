@@ -51,6 +51,21 @@ def test_every_method_and_context_trains_reloads_and_answers(base, train_file, m
     assert [row["prediction"] for row in again["predictions"]] == [row["prediction"] for row in result["predictions"]]
 
 
+def test_without_padding_it_trains_the_same_reader_and_an_encoder_decoder_is_refused(
+    base, train_file, tmp_path, capsys
+):
+    rc = train(base, train_file, tmp_path / "packed", "--padding_free", "true")
+    if "t5" in base:
+        assert rc == 2 and "padding_free is for causal models" in capsys.readouterr().err
+        return
+    assert rc == 0 and train(base, train_file, tmp_path / "padded") == 0
+    packed, padded = (
+        dict(AwakeningModel.from_pretrained(tmp_path / name).reader.named_parameters()) for name in ("packed", "padded")
+    )
+    for name, parameter in padded.items():
+        torch.testing.assert_close(packed[name], parameter, rtol=1e-4, atol=2e-6)
+
+
 def test_features_may_read_the_context_too(base, train_file, tmp_path):
     options = ["--context", "generated", "--features_read_context", "true"]
     assert train(base, train_file, tmp_path / "reader", *options) == 0

@@ -81,6 +81,8 @@ class ContextDistillationTrainer(AnswerTrainer):
             self.teacher.eval()
         elif getattr(self.data_collator, "teacher_cache", None) is not None:
             check_returns_states(self.model, self.args.alignment_weights, "student")
+        if self.args.alignment_weights and getattr(self.data_collator, "padding_free", False):
+            raise InputError("alignment compares row by row: leave padding_free off.")
         if self.args.train_teacher:
             self.add_callback(TeacherUpdates(self._trainable_teacher()))
 
