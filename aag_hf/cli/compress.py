@@ -12,6 +12,7 @@ from aag_hf.cli.arguments import parse_arguments
 from aag_hf.data.errors import InputError
 from aag_hf.data.progress import resume_map
 from aag_hf.data.records import read_records
+from aag_hf.hub import leave_data_card
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -88,6 +89,7 @@ def compress(
     results = resume_map(
         records, compressor.compress, output, settings=settings, batch_size=batch_size, description="Compressing"
     )
+    leave_data_card(output, results, "aag compress", {"input": str(input)} | settings)
     return results, compression_report(results, tokenizer)
 
 

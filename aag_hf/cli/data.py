@@ -10,6 +10,7 @@ from rich.console import Console
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.data.jsonl import write_rows
 from aag_hf.data.records import read_records, write_records
+from aag_hf.hub import leave_data_card
 
 
 @dataclass
@@ -25,7 +26,7 @@ class DataOptions:
 
 
 def write_data(source: str, output: str | Path, split: str | None = None, seed: int = 29) -> dict[str, int]:
-    """Write `source` as records.
+    """Write `source` as records, with a data set card.
 
     Args:
         source: ``"countries"``, or what `read_records` reads.
@@ -42,17 +43,21 @@ def write_data(source: str, output: str | Path, split: str | None = None, seed: 
     if source != "countries":
         records = read_records(source, split)
         write_records(records, output)
+        leave_data_card(output, records, "aag data", {"source": source} | ({"split": split} if split else {}))
         return {str(output): len(records)}
     from aag_hf.data.countries import country_documents, load_countries
 
     written = {}
+    settings = {"source": source, "seed": seed}
     for name, records in load_countries(seed).items():
         path = Path(output) / f"{name}.jsonl.gz"
         write_records(records, path)
+        leave_data_card(path, records, "aag data", settings)
         written[str(path)] = len(records)
-    documents = country_documents()
-    write_rows(documents, Path(output) / "documents.jsonl")
-    return {**written, str(Path(output) / "documents.jsonl"): len(documents)}
+    path, documents = Path(output) / "documents.jsonl", country_documents()
+    write_rows(documents, path)
+    leave_data_card(path, documents, "aag data", settings)
+    return {**written, str(path): len(documents)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -20,6 +20,7 @@ from aag_hf.data.folds import fold_of
 from aag_hf.data.progress import resume_map
 from aag_hf.data.records import read_records
 from aag_hf.evaluation.contexts import context_report
+from aag_hf.hub import leave_data_card
 
 Records = list[dict[str, Any]]
 
@@ -68,7 +69,7 @@ def generate(options: GenerateOptions) -> Records:
         return [record | {"generated_context": contexts[record["id"]]} for record in batch]
 
     settings = {"generator": options.generator, "prompt": options.prompt, "length": options.context_max_length}
-    return resume_map(
+    results = resume_map(
         sorted(records, key=lambda record: len(record["question"])),
         write_contexts,
         options.output,
@@ -76,6 +77,8 @@ def generate(options: GenerateOptions) -> Records:
         batch_size=options.batch_size,
         description="Generating",
     )
+    leave_data_card(options.output, results, "aag generate", {"input": options.input} | settings)
+    return results
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.data.records import read_records, write_records
 from aag_hf.data.retrieval import Bm25Retriever, read_pool, recall_at
+from aag_hf.hub import leave_data_card
 
 
 @dataclass
@@ -38,6 +39,8 @@ def retrieve(
     found = retriever.search(questions, top_k, answers)
     records = [record | {"ctxs": ctxs} for record, ctxs in zip(records, found, strict=True)]
     write_records(records, output)
+    settings = {"input": str(input), "pool": list(map(str, pool)), "top_k": top_k}
+    leave_data_card(output, records, "aag retrieve", settings)
     return records
 
 

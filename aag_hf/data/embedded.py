@@ -9,6 +9,7 @@ from pathlib import Path
 from aag_hf.data.errors import InputError
 
 EMBEDDED = "embedded"
+EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _NAME = "SmolLM2-135M-Instruct"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -16,6 +17,11 @@ _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 def resolve_model(name_or_path: str) -> str:
     """The directory of the embedded model for ``"embedded"``; any other name or path unchanged."""
     return str(embedded_model_directory()) if name_or_path == EMBEDDED else name_or_path
+
+
+def is_embedded(name_or_path: str) -> bool:
+    """Whether this names the embedded model: its word, or the directory it is kept in."""
+    return name_or_path == EMBEDDED or Path(name_or_path) == _cache_directory() / _NAME
 
 
 def embedded_model_directory() -> Path:

@@ -1,0 +1,77 @@
+"""When a card is written, and what all cards have in common."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData, RepoCard
+from huggingface_hub.constants import REPOCARD_NAME
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from yaml import YAMLError
+
+from aag_hf.data.embedded import EMBEDDED_ON_HUB, is_embedded
+from aag_hf.data.jsonl import write_whole
+
+NAMELESS = "owner/name"
+OURS = "<!-- aag-hf writes this card anew when its folder changes: delete this line to keep your own changes. -->"
+
+
+def replaceable_metadata(folder: Path) -> dict[str, Any] | None:
+    """Metadata of the README.md in `folder` if it is ours, or the template that PEFT saves with nothing filled in.
+
+    Nothing, where there is no README.md; ``None`` for somebody's own.
+    """
+    path = folder / REPOCARD_NAME
+    if not path.is_file():
+        return {}
+    content = path.read_text(encoding="utf-8")
+    if OURS not in content and ModelCard.from_template(ModelCardData()).text.strip() not in content:
+        return None
+    try:
+        return RepoCard(content, ignore_metadata_errors=True).data.to_dict()
+    except (ValueError, YAMLError):
+        return None
+
+
+def write_card(card: RepoCard, folder: Path) -> bool:
+    """Write `card` as the README.md of `folder`; ``False`` if somebody's own stands there, which stays."""
+    if replaceable_metadata(folder) is None:
+        return False
+    content = str(card) if str(card).endswith("\n") else f"{card}\n"
+    write_whole(content.encode(), folder / REPOCARD_NAME)
+    return True
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a saved configuration says; nothing where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def hub_name(name_or_path: str | None) -> str | None:
+    """A model's name as the Hub knows it; ``None`` for a folder of this machine."""
+    if name_or_path is None:
+        return None
+    if is_embedded(name_or_path):
+        return EMBEDDED_ON_HUB
+    if os.path.exists(name_or_path):
+        return None
+    try:
+        validate_repo_id(name_or_path)
+    except HFValidationError:
+        return None
+    return name_or_path
+
+
+def without_folder(value: Any) -> Any:
+    """A setting as others may see it: of a path, the last part."""
+    if isinstance(value, (list, tuple)):
+        return [without_folder(item) for item in value]
+    is_path = isinstance(value, str) and (value.startswith(("/", "~", "./", "../")) or os.path.exists(value))
+    return Path(value).name if is_path else value
+
+
+def table_cell(value: Any) -> str:
+    """A setting as one cell of a Markdown table."""
+    return str(without_folder(value)).replace("\n", "\\n").replace("|", "\\|")

@@ -1,0 +1,144 @@
+"""Data set cards: what the files of a folder hold, and which command wrote each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import DatasetCard, DatasetCardData
+from huggingface_hub.constants import REPOCARD_NAME
+
+from aag_hf.data.jsonl import SUFFIXES, file_stem
+from aag_hf.hub.cards import NAMELESS, OURS, replaceable_metadata, table_cell, without_folder, write_card
+
+# The card remembers here what it said of each file, so that no file is read again when another joins it.
+FILES = "aag_files"
+FIELDS = {
+    "id": "unique; files join by it",
+    "question": "the question",
+    "answers": "all acceptable answers, at least one",
+    "target": "the answer to train on",
+    "ctxs": "passages, best first: `title`, `text`, and maybe `score` and `has_answer`",
+    "compressed_context": "what is left of the passages once compressed for the question",
+    "generated_context": "what a language model wrote about the question from memory",
+    "features": "the question's features, as numbers",
+    "title": "a passage's title",
+    "text": "a passage's text",
+}
+SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
+TEMPLATE = """\
+---
+{{ card_data }}
+---
+
+# {{ title }}
+
+{{ rows }} rows in {{ files|length }} {{ "file" if files|length == 1 else "files" }}, written by
+[aag-hf](https://pypi.org/project/aag-hf): records for answering questions, one JSON object a line.
+
+```python
+from datasets import load_dataset
+
+{% for name, splits in configs %}print(load_dataset("{{ title }}", "{{ name }}"))  # {{ splits }}
+{% endfor %}```
+
+| file | rows | written by | settings |
+|---|---|---|---|
+{% for name, file in files.items() %}| `{{ name }}` | {{ file.rows }} | `{{ file.command }}` | {{ file.cell }} |
+{% endfor %}
+| field | |
+|---|---|
+{% for name, meaning in fields.items() %}| `{{ name }}` | {{ meaning }} |
+{% endfor %}
+## Limits
+
+The licence is that of the sources, which the commands do not know: name it as `license` in the metadata above.
+{% if machine_written %}Written contexts come from a language model's memory: they can be wrong.
+{% endif %}
+{{ ours }}
+"""
+
+
+def leave_data_card(
+    path: str | Path, rows: Sequence[dict[str, Any]], command: str, settings: dict[str, Any] | None = None
+) -> None:
+    """Tell in the data set card of a folder about a file that a command wrote into it.
+
+    The card names every file written so, as splits for `datasets.load_dataset`. A README.md of somebody's own stays,
+    and a folder that holds more than data gets none.
+
+    Args:
+        path: The file, JSON Lines.
+        rows: What it holds.
+        command: What wrote it, such as ``"aag retrieve"``.
+        settings: How; of paths only the last part is told.
+    """
+    path = Path(path)
+    folder = path.parent
+    if not all(_is_data(entry) for entry in folder.iterdir()):
+        return
+    metadata = replaceable_metadata(folder) or {}
+    files = {name: file for name, file in metadata.pop(FILES, {}).items() if (folder / name).is_file()}
+    files[path.name] = {
+        "rows": len(rows),
+        "fields": list(dict.fromkeys(field for row in rows for field in row)),
+        "command": command,
+        "settings": {name: without_folder(value) for name, value in (settings or {}).items()},
+    }
+    write_card(_data_card(dict(sorted(files.items())), metadata), folder)
+
+
+def _data_card(files: dict[str, dict[str, Any]], metadata: dict[str, Any]) -> DatasetCard:
+    """The card of some files, for each its `rows`, `fields`, `command` and `settings`, with more metadata."""
+    groups = _groups(files)
+    rows = sum(file["rows"] for file in files.values())
+    present = dict.fromkeys(field for file in files.values() for field in file["fields"])
+    ours = {
+        "task_categories": ["question-answering"] if "question" in present else None,
+        "size_categories": next((size for limit, size in SIZES.items() if rows < limit), "10M<n<100M"),
+        "tags": ["aag-hf"],
+        "configs": [
+            {
+                "config_name": name,
+                "data_files": [{"split": _split(file), "path": file} for file in members],
+                **({"default": True} if position == 0 and len(groups) > 1 else {}),
+            }
+            for position, (name, members) in enumerate(groups.items())
+        ],
+        FILES: files,
+    }
+    # What somebody adds to the metadata stays, above all the licence.
+    data = DatasetCardData(**{"license": "unknown", **metadata, **ours})
+    return DatasetCard.from_template(
+        data,
+        template_str=TEMPLATE,
+        title=NAMELESS,
+        rows=f"{rows:,}",
+        files={name: file | {"cell": _settings_cell(file["settings"])} for name, file in files.items()},
+        configs=[(name, ", ".join(map(_split, members))) for name, members in groups.items()],
+        fields={name: FIELDS.get(name, "as in the source") for name in present},
+        machine_written="generated_context" in present,
+        ours=OURS,
+    )
+
+
+def _groups(files: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    """Files by configuration: `load_dataset` reads only those with the same fields as one; records first."""
+    by_fields: dict[tuple[str, ...], list[str]] = {}
+    for name, file in sorted(files.items(), key=lambda item: "question" not in item[1]["fields"]):
+        by_fields.setdefault(tuple(sorted(file["fields"])), []).append(name)
+    first, *others = by_fields.values()
+    return {"default": first} | {"_".join(map(_split, members)): members for members in others}
+
+
+def _split(file: str) -> str:
+    """A file's name as that of a split, which has letters, digits and underscores only."""
+    return "".join(letter if letter.isalnum() else "_" for letter in file_stem(Path(file)))
+
+
+def _settings_cell(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} `{table_cell(value)}`" for name, value in settings.items())
+
+
+def _is_data(entry: Path) -> bool:
+    hidden = entry.name.startswith(".")
+    return hidden or entry.name == REPOCARD_NAME or entry.name.endswith((*SUFFIXES, ".partial"))
