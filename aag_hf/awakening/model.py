@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import snapshot_download
 from peft import PeftConfig, PeftModel
 from torch import nn
 from transformers import (
@@ -31,6 +31,7 @@ from aag_hf.data.contexts import ContextSource, joined_passages
 from aag_hf.data.embedded import resolve_model
 from aag_hf.data.errors import InputError
 from aag_hf.fid import FiDT5Config, FiDT5ForConditionalGeneration
+from aag_hf.hub import leave_model_card, push_folder
 from aag_hf.hyperlora.config import HYPERLORA
 from aag_hf.questions import QuestionEncoder
 
@@ -205,7 +206,7 @@ class AwakeningModel(nn.Module):
         reader_weights: dict[str, torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Save every part in a folder of its own; a base model under adapters is referred to, not copied.
+        """Save every part in a folder of its own, and the card; a base model under adapters is referred to, not copied.
 
         Args:
             save_directory: Where to.
@@ -221,6 +222,7 @@ class AwakeningModel(nn.Module):
             self.generator.save_pretrained(directory / "generator")
         self.tokenizer.save_pretrained(directory / "tokenizer")
         self.config.save_pretrained(directory)
+        leave_model_card(directory)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id"), **kwargs)
 
@@ -232,7 +234,7 @@ class AwakeningModel(nn.Module):
         token: str | None = None,
         commit_message: str = "Upload AwakeningModel",
     ) -> str:
-        """Upload every part into one repository, which is made if need be.
+        """Upload every part, with the card, into one repository, which is made if need be.
 
         Args:
             repo_id: Its name on the Hub, ``owner/name``.
@@ -243,11 +245,9 @@ class AwakeningModel(nn.Module):
         Returns:
             The commit's address.
         """
-        api = HfApi(token=token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message).commit_url
+            return push_folder(folder, repo_id, private=private, token=token, commit_message=commit_message)
 
     @classmethod
     def from_pretrained(

@@ -21,7 +21,7 @@ COMMANDS = {
     "evaluate": "measure a reader and its controls",
     "ask": "ask a saved model a question",
     "export": "turn one question's adapter into a plain PEFT LoRA",
-    "publish": "write the model card and upload a saved model",
+    "publish": "write the card of a saved model, or of data, and upload it",
     "quickstart": "run every stage at a small size",
 }
 

@@ -1,26 +1,48 @@
-"""``aag publish``: writes the model card and, if asked, uploads a saved model."""
+"""``aag publish``: writes the card of a saved model or of data and, if asked, uploads it."""
 
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import HfApi
+from huggingface_hub.constants import REPOCARD_NAME
 from rich.console import Console
 
-from aag_hf.awakening import AwakeningConfig
-from aag_hf.awakening.card import model_card
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.data.errors import InputError
+from aag_hf.data.jsonl import write_whole
 from aag_hf.evaluation.report import results_markdown
+from aag_hf.hub import model_card, push_folder
+from aag_hf.hub.artefacts import describer_of
+from aag_hf.hub.cards import read_json, write_card
+
+# Where a saved model, adapter or question encoder names the model that is loaded under it.
+BASES = (
+    ("config.json", "base_model_name_or_path"),
+    ("config.json", "backbone_name_or_path"),
+    ("adapter_config.json", "base_model_name_or_path"),
+)
+# The same in the parts of a composed model.
+BASES_OF_PARTS = (
+    ("reader/adapter_config.json", "base_model_name_or_path"),
+    ("generator/adapter_config.json", "base_model_name_or_path"),
+    ("question_encoder/config.json", "backbone_name_or_path"),
+)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PublishOptions:
     """Options of ``aag publish``."""
 
-    model: str = field(metadata={"help": "Folder of a saved model; its README.md is written."})
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Folder of a saved model, adapter or question encoder; its README.md is written."},
+    )
+    data: str | None = field(
+        default=None, metadata={"help": "Folder of records instead; the commands that wrote them left the README.md."}
+    )
     repo_id: str = field(metadata={"help": "Its name on the Hub, owner/name."})
     results: str | None = field(
         default=None, metadata={"help": "results.json of `aag evaluate`; its first row is the model's."}
@@ -29,48 +51,86 @@ class PublishOptions:
     push: bool = field(default=False, metadata={"help": "Upload. Without it nothing leaves this machine."})
     private: bool = field(default=False, metadata={"help": "With push: a private repository."})
 
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.data is None):
+            raise InputError("name either model, the folder of a saved model, or data, a folder of records.")
+        if self.data is not None and self.results is not None:
+            raise InputError("results are a model's: leave them out, or name model instead of data.")
+
 
 def publish(options: PublishOptions) -> Path:
-    """Write the model card; upload the folder only with `push`.
+    """Write the card, unless somebody's own README.md is there; upload the folder only with `push`.
 
     Returns:
         The card.
 
     Raises:
-        InputError: The folder holds no saved model, results cannot be read, or a base model that only this machine has.
+        InputError: The folder holds nothing to publish, results cannot be read, or a base model that only this machine
+            has.
         ValueError: The Hub finds the card's metadata invalid.
     """
-    directory = Path(options.model)
-    if not (directory / "config.json").is_file() or not (directory / "reader").is_dir():
-        raise InputError(f"{directory}: no config.json and reader/ in it: expected what AwakeningModel saved.")
-    config = AwakeningConfig.from_pretrained(directory)
-    rows = []
+    folder = Path(options.data or options.model or "")
+    if options.data is None:
+        _write_model_card(folder, options)
+    elif not (folder / REPOCARD_NAME).is_file():
+        raise InputError(f"{folder}: no README.md in it: aag data, retrieve, compress and generate leave one.")
+    if options.push:
+        if options.data is None:
+            _refer_to_base(folder)
+        push_folder(
+            folder,
+            options.repo_id,
+            repo_type="model" if options.data is None else "dataset",
+            replace_card=True,
+            private=options.private,
+        )
+    return folder / REPOCARD_NAME
+
+
+def _write_model_card(folder: Path, options: PublishOptions) -> None:
+    if describer_of(folder) is None:
+        raise InputError(
+            f"{folder}: holds no composed model, HyperLoRA adapter, FiD model or question encoder that was saved here."
+        )
+    rows: list[dict[str, Any]] = []
     if options.results is not None:
         if not Path(options.results).is_file() or not options.dataset:
             raise InputError(f"results {options.results!r} needs an existing file, and dataset the name of its data.")
         rows = json.loads(Path(options.results).read_text(encoding="utf-8"))
     markdown = results_markdown(rows) if rows else ""
-    card = model_card(config, options.repo_id, directory, rows, markdown, options.dataset)
-    card.save(directory / "README.md")
-    if options.push:
-        if Path(str(config.base_model_name_or_path)).is_dir():
+    written = write_card(
+        model_card(folder, options.repo_id, rows=rows, results=markdown, dataset=options.dataset), folder
+    )
+    if rows and not written:
+        raise InputError(f"{folder / REPOCARD_NAME}: is your own and stays: remove it to have the results in a card.")
+
+
+def _refer_to_base(folder: Path) -> None:
+    """Have the parts of a composed model name its base as it does, and not by a folder of this machine.
+
+    Raises:
+        InputError: The base itself is such a folder.
+    """
+    for name, key in BASES:
+        base = read_json(folder / name).get(key)
+        if base is not None and Path(base).is_dir():
             raise InputError(
-                f"the base model is {config.base_model_name_or_path}, a folder of this machine: nobody else could load "
-                "what is uploaded. Upload the base model and set base_model_name_or_path in config.json to its id."
+                f"the base model is {base}, a folder of this machine: nobody else could load what is uploaded. Upload "
+                f"the base model and set {key} in {folder / name} to its id."
             )
-        card.validate()
-        api = HfApi()
-        api.create_repo(options.repo_id, private=options.private, exist_ok=True)
-        api.upload_folder(repo_id=options.repo_id, folder_path=directory)
-    return directory / "README.md"
+    base = read_json(folder / "config.json").get("base_model_name_or_path")
+    for name, key in BASES_OF_PARTS if base is not None else ():
+        config = read_json(folder / name)
+        if config:
+            write_whole(json.dumps(config | {key: base}, indent=2, sort_keys=True).encode(), folder / name)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("publish", (PublishOptions,), argv)
     card = publish(options)
-    sent = f"uploaded to {options.repo_id}" if options.push else "nothing uploaded; add --push to upload"
-    Console().print(f"{card}: written; {sent}.", highlight=False)
+    sent = f"uploaded to {options.repo_id}" if options.push else "nothing uploaded; add --push true to upload"
+    Console().print(f"{card}: ready; {sent}.", highlight=False)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from aag_hf.data.embedded import resolve_model
 from aag_hf.data.errors import InputError
 from aag_hf.data.records import read_records
 from aag_hf.evaluation import ReaderMetrics
+from aag_hf.hub.cards import without_folder
 from aag_hf.questions import QuestionEncoder
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
 
@@ -141,7 +142,8 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
         with new_directory(output_dir, settings) as directory:
             model.config.trained_parameters = sum(trained.values())
             model.config.training_figures = figures
-            model.config.training_recipe = {n: v for n, v in settings.items() if not _is_of_this_machine(n)}
+            recipe = {n: without_folder(v) for n, v in settings.items() if not _is_of_this_machine(n)}
+            model.config.training_recipe = recipe
             model.config.training_environment = environment(arguments)
             model.save_pretrained(directory, reader_weights=weights)
             if teacher is not None and arguments.train_teacher:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from peft.config import PeftConfig
 from peft.utils import PeftType
@@ -112,6 +113,15 @@ class HyperLoraConfig(PeftConfig):
             raise ValueError(f"lora_dropout must be in [0, 1), got {self.lora_dropout}.")
         if self.layers_pattern is not None and self.layers_to_transform is None:
             raise ValueError("layers_pattern needs layers_to_transform: name the layer indices to adapt.")
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """As in PEFT; an adapter's card is written beside its weights, in place of PEFT's empty template."""
+        super().save_pretrained(save_directory, **kwargs)
+        # PEFT saves configurations last, after weights and card, and asks nothing else of a method.
+        if any(Path(save_directory).glob("adapter_model*.safetensors")):
+            from aag_hf.hub.model_cards import leave_model_card
+
+            leave_model_card(save_directory)
 
     @property
     def scaling(self) -> float:

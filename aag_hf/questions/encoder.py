@@ -12,11 +12,12 @@ from transformers.utils import cached_file
 
 from aag_hf.data.embedded import resolve_model
 from aag_hf.data.errors import InputError
+from aag_hf.hub.saving import SavedWithCard
 from aag_hf.questions.configuration import QuestionEncoderConfig
 from aag_hf.questions.whitening import fit_whitening
 
 
-class QuestionEncoder(PreTrainedModel):
+class QuestionEncoder(SavedWithCard, PreTrainedModel):
     """``f = normalise((mean_pool(hidden states) − μ) W)``: the features HyperLoRA reads (paper, section 3.2).
 
     The mean skips padding, μ and W come from the training questions once and are saved here; the language model is
@@ -108,11 +109,16 @@ class QuestionEncoder(PreTrainedModel):
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         return self._whiten(masked_mean(*self._states(input_ids, mask)))
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Save statistics, configuration and tokenizer; the backbone stays where it is."""
-        kwargs["state_dict"] = {"mean": self.mean, "whitening": self.whitening}
-        super().save_pretrained(save_directory, **kwargs)
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Save statistics, configuration, tokenizer and card; the backbone stays where it is.
+
+        Args:
+            save_directory: Where to.
+            *args, **kwargs: As in [`~aag_hf.hub.saving.SavedWithCard.save_pretrained`].
+        """
         self.tokenizer.save_pretrained(Path(save_directory) / "tokenizer")
+        kwargs["state_dict"] = {"mean": self.mean, "whitening": self.whitening}
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
     def from_pretrained(
@@ -120,6 +126,7 @@ class QuestionEncoder(PreTrainedModel):
         pretrained_model_name_or_path: str | Path,
         *,
         backbone: PreTrainedModel | None = None,
+        config: QuestionEncoderConfig | None = None,
         **kwargs: Any,
     ) -> "QuestionEncoder":
         """Load the statistics, and the backbone they name unless one is given.
@@ -127,6 +134,7 @@ class QuestionEncoder(PreTrainedModel):
         Args:
             pretrained_model_name_or_path: A directory or Hub id.
             backbone: The language model, if it is in memory already.
+            config: The configuration, if it is loaded already.
             **kwargs: Passed on to the Hub (`revision`, `token`, `cache_dir`, …).
 
         Raises:
@@ -134,10 +142,14 @@ class QuestionEncoder(PreTrainedModel):
             InputError: The backbone's width is not that of the statistics.
         """
         name = str(pretrained_model_name_or_path)
-        config = QuestionEncoderConfig.from_pretrained(name, **kwargs)
+        # Auto classes pass on what concerns this repository only; trust in its code is none in the backbone's.
+        for option in ("trust_remote_code", "adapter_kwargs", "_from_auto"):
+            kwargs.pop(option, None)
+        config = config or QuestionEncoderConfig.from_pretrained(name, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(name, subfolder="tokenizer", **kwargs)
         if backbone is None:
-            backbone = AutoModel.from_pretrained(resolve_model(config.backbone_name_or_path), **kwargs)
+            of_backbone = {option: value for option, value in kwargs.items() if option != "revision"}
+            backbone = AutoModel.from_pretrained(resolve_model(str(config.backbone_name_or_path)), **of_backbone)
         weights = load_file(cached_file(name, "model.safetensors", **kwargs))
         encoder = cls(config, backbone, tokenizer)
         if weights["mean"].shape != encoder.mean.shape:

@@ -1,0 +1,84 @@
+"""Models that are saved and uploaded with a card of ours."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import PushToHubMixin
+
+from aag_hf.hub.model_cards import leave_model_card
+from aag_hf.hub.upload import push_folder
+
+_UPLOADING = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr", "tags")
+
+
+class SavedWithCard(PushToHubMixin):
+    """Stands before `PreTrainedModel` among a class's bases."""
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        is_main_process: bool = True,
+        *,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """As in transformers, with a model card unless somebody's own README.md is there.
+
+        Args:
+            save_directory: Where to.
+            is_main_process: Whether this process writes.
+            push_to_hub: Also upload the folder, as `repo_id`, or under the folder's name.
+            **kwargs: Passed on to transformers; with `push_to_hub` also those of [`push_to_hub`].
+        """
+        uploading = {name: kwargs.pop(name) for name in _UPLOADING if name in kwargs}
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        folder = Path(save_directory)
+        if not is_main_process:
+            return
+        leave_model_card(folder, base_model=self.name_or_path)
+        if push_to_hub:
+            push_folder(folder, uploading.pop("repo_id", folder.name), token=kwargs.get("token"), **uploading)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        tags: list[str] | None = None,
+        **save_options: Any,
+    ) -> str:
+        """Upload the model with its card; a card that somebody wrote into the repository stays.
+
+        Args:
+            repo_id: Its name on the Hub, ``owner/name``; the repository is made if need be.
+            commit_message: Of the commit.
+            commit_description: Of the commit.
+            private: Whether a new repository is private; by default as the owner's settings say.
+            token: A token with the right to write; by default the one logged in with.
+            revision: The branch to upload to.
+            create_pr: Open a pull request instead.
+            tags: More tags for the card.
+            **save_options: Passed on to `save_pretrained`.
+
+        Returns:
+            The commit's address.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, **save_options)
+            return push_folder(
+                folder,
+                repo_id,
+                commit_message=commit_message or f"Upload {type(self).__name__}",
+                commit_description=commit_description,
+                private=private,
+                token=token,
+                revision=revision,
+                create_pr=create_pr,
+                tags=tags,
+            )

@@ -1,0 +1,114 @@
+"""Uploads of saved folders, without what concerns only this machine."""
+
+from pathlib import Path
+
+from huggingface_hub import HfApi, RepoCard
+from huggingface_hub.constants import REPOCARD_NAME
+from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundError
+
+from aag_hf.hub.cards import NAMELESS, OURS
+
+# The title of the template that PEFT and transformers upload with nothing of anybody's in it.
+UNFILLED = "# Model Card for Model ID"
+# Records of how a stage resumes hold paths of this machine; a Trainer's checkpoints hold its pickled state; a composed
+# model has one card, and not also those of its parts; the teacher trained beside a reader is a model of its own.
+OF_THIS_MACHINE = (
+    "*settings.json",
+    "*.partial",
+    "*.tmp",
+    "*checkpoint-*",
+    "*.checkpoints/*",
+    "*training_args.bin",
+    "*trainer_state.json",
+    "*optimizer.pt",
+    "*optimizer.bin",
+    "*scheduler.pt",
+    "*rng_state*",
+    "*__pycache__/*",
+    "*/README.md",
+    "runs/*",
+    "teacher/*",
+)
+
+
+def push_folder(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    repo_type: str = "model",
+    replace_card: bool = False,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    tags: list[str] | None = None,
+    commit_message: str | None = None,
+    commit_description: str | None = None,
+) -> str:
+    """Upload a saved model or data set with its card, after the Hub has validated the card.
+
+    A card that somebody wrote into the repository stays there; a README.md of yours in `folder` is uploaded as it is.
+
+    Args:
+        folder: Where it was saved.
+        repo_id: Its name on the Hub, ``owner/name``; the repository is made if need be.
+        repo_type: ``"model"`` or ``"dataset"``.
+        replace_card: Replace the repository's card, whoever wrote it.
+        private: Whether a new repository is private; by default as the owner's settings say.
+        token: A token with the right to write; by default the one logged in with.
+        revision: The branch to upload to.
+        create_pr: Open a pull request instead.
+        tags: More tags for our card.
+        commit_message: Of the commit.
+        commit_description: Of the commit.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        ValueError: The Hub finds the card's metadata invalid; nothing is uploaded then.
+    """
+    folder = Path(folder)
+    api = HfApi(token=token)
+    ignored = list(OF_THIS_MACHINE)
+    path = folder / REPOCARD_NAME
+    if path.is_file():
+        card = RepoCard.load(path)
+        if OURS in str(card):
+            card = _named(card, repo_id, tags or [])
+            card.save(path)
+        card.validate(repo_type)
+    repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
+    if not replace_card and not _hub_card_is_replaceable(api, repo_id, repo_type, revision):
+        ignored.append(REPOCARD_NAME)
+    return api.upload_folder(
+        repo_id=repo_id,
+        repo_type=repo_type,
+        folder_path=folder,
+        revision=revision,
+        create_pr=create_pr,
+        commit_message=commit_message,
+        commit_description=commit_description,
+        ignore_patterns=ignored,
+    ).commit_url
+
+
+def _named(card: RepoCard, repo_id: str, tags: list[str]) -> RepoCard:
+    """A card of ours with its name and tags filled in."""
+    card = RepoCard(str(card).replace(NAMELESS, repo_id))
+    if card.data.get("base_model") == repo_id:
+        # Loaded from there, it goes back there: no model is its own base.
+        card.data.pop("base_model")
+        card.data.pop("base_model_relation", None)
+    card.data["tags"] = list(dict.fromkeys([*card.data.get("tags", []), *tags]))
+    return card
+
+
+def _hub_card_is_replaceable(api: HfApi, repo_id: str, repo_type: str, revision: str | None) -> bool:
+    """Whether the repository has no card, or one that nobody but a program wrote."""
+    try:
+        path = api.hf_hub_download(repo_id, REPOCARD_NAME, repo_type=repo_type, revision=revision)
+    except (RemoteEntryNotFoundError, RevisionNotFoundError):
+        return True
+    content = Path(path).read_text(encoding="utf-8")
+    return OURS in content or UNFILLED in content
