@@ -98,6 +98,7 @@ class FiDT5ForConditionalGeneration(SavedWithCard, T5ForConditionalGeneration):
     """
 
     config_class = FiDT5Config
+    loaded_by = "AutoModelForSeq2SeqLM"
     encoder: FiDT5Encoder
 
     def __init__(self, config: FiDT5Config):

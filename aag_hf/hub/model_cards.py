@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from aag_hf.hub.artefacts import describer_of
-from aag_hf.hub.cards import NAMELESS, OURS, hub_name, replaceable_metadata, write_card
+from aag_hf.hub.cards import NAMELESS, OURS, hub_name, read_json, replaceable_metadata, write_card
 
 METRICS = {"exact_match": "EM", "f1": "F1", "best_subspan_em": "best sub-span EM"}
 OUR_METADATA = ("library_name", "base_model_relation", "pipeline_tag", "tags", "datasets", "metrics", "model-index")
@@ -23,7 +23,10 @@ TEMPLATE = """\
 ```python
 {{ about.usage }}
 ```
-
+{% if auto_class %}
+Without aag-hf, `{{ auto_class }}.from_pretrained("{{ repository }}", trust_remote_code=True)` runs the Python files of
+this repository: read them first.
+{% endif %}
 ## Training
 
 {{ about.training }}
@@ -108,7 +111,8 @@ def model_card(
         for name, label in METRICS.items()
         if rows
     ]
-    metadata["tags"] = ["aag-hf", *metadata["tags"]]
+    auto_map = read_json(folder / "config.json").get("auto_map", {})
+    metadata["tags"] = ["aag-hf", *metadata["tags"], *(["custom_code"] if auto_map else [])]
     data = ModelCardData(
         **metadata,
         datasets=[dataset] if dataset else None,
@@ -122,5 +126,6 @@ def model_card(
         repository=repository,
         about=about,
         results=results,
+        auto_class=next((name for name in auto_map if name != "AutoConfig"), None),
         ours=OURS,
     )

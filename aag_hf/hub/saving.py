@@ -1,4 +1,4 @@
-"""Models that are saved and uploaded with a card of ours."""
+"""Models that are saved and uploaded with a card of ours, and with their code if asked."""
 
 import tempfile
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 from transformers.utils import PushToHubMixin
 
 from aag_hf.hub.model_cards import leave_model_card
+from aag_hf.hub.source import CONFIG, set_auto_map, write_source
 from aag_hf.hub.upload import push_folder
 
 _UPLOADING = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr", "tags")
@@ -15,11 +16,15 @@ _UPLOADING = ("repo_id", "commit_message", "commit_description", "private", "rev
 class SavedWithCard(PushToHubMixin):
     """Stands before `PreTrainedModel` among a class's bases."""
 
+    # The Auto class that loads a self-contained repository.
+    loaded_by = "AutoModel"
+
     def save_pretrained(
         self,
         save_directory: str | Path,
         is_main_process: bool = True,
         *,
+        self_contained: bool = False,
         push_to_hub: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -28,14 +33,22 @@ class SavedWithCard(PushToHubMixin):
         Args:
             save_directory: Where to.
             is_main_process: Whether this process writes.
+            self_contained: Also save the code, so that the Auto classes load it where aag-hf is not installed and
+                `trust_remote_code` is allowed. So does `register_for_auto_class`, for every later save.
             push_to_hub: Also upload the folder, as `repo_id`, or under the folder's name.
             **kwargs: Passed on to transformers; with `push_to_hub` also those of [`push_to_hub`].
         """
         uploading = {name: kwargs.pop(name) for name in _UPLOADING if name in kwargs}
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         folder = Path(save_directory)
-        if not is_main_process:
+        if not is_main_process or not (folder / CONFIG).is_file():
             return
+        auto_class = self._auto_class or (self.loaded_by if self_contained else None)
+        if auto_class is None:
+            # A model loaded from a self-contained folder still says where its code was.
+            set_auto_map(folder, None)
+        else:
+            write_source(type(self), self.config_class, auto_class, folder)
         leave_model_card(folder, base_model=self.name_or_path)
         if push_to_hub:
             push_folder(folder, uploading.pop("repo_id", folder.name), token=kwargs.get("token"), **uploading)
@@ -64,7 +77,7 @@ class SavedWithCard(PushToHubMixin):
             revision: The branch to upload to.
             create_pr: Open a pull request instead.
             tags: More tags for the card.
-            **save_options: Passed on to `save_pretrained`.
+            **save_options: Passed on to `save_pretrained`, such as `self_contained`.
 
         Returns:
             The commit's address.
