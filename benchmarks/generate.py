@@ -48,7 +48,7 @@ def measure(size: str, base: nn.Module, rows: int) -> None:
     if rows == 1:
         cases["HyperLoRA, merged"] = partial(decode, hyperlora, inputs, merge_adapter=True)
     setting = f"{size}, {rows} × 32 tokens in, {NEW_TOKENS} out, rank {models.RANK}, bfloat16"
-    compare("generate", cases, BASELINE, rounds=3, setting=setting)
+    compare("generate", cases, BASELINE, rounds=5, setting=setting)
 
 
 def main() -> None:

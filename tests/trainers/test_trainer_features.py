@@ -52,6 +52,15 @@ def test_callbacks_see_the_run_and_each_term_of_the_loss(load, trainer_of, kind,
     assert logged == [set(terms), {f"eval_{name}" for name in terms}, {"train_loss"}]
 
 
+def test_batches_prepared_ahead_by_other_processes_are_the_same(load, trainer_of):
+    losses = []
+    for workers in (0, 1):
+        trainer = trainer_of(load(), arguments={"max_steps": 3, "dataloader_num_workers": workers})
+        trainer.train()
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    assert len(losses[0]) == 3 and losses[0] == losses[1]
+
+
 def test_metrics_of_generated_answers_choose_the_best_model(kind, load, records, trainer_of, tiny_tokenizer):
     if not kind.is_encoder_decoder:
         with pytest.raises(InputError, match="give the trainer answer_metrics"):
