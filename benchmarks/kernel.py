@@ -13,6 +13,7 @@ from measure import compare, copy_bandwidth
 from torch import Tensor
 
 from aag_hf.kernels.hyper_lora import gated_lora_linear, hyper_lora_add, hyper_lora_linear, hyper_lora_naive
+from aag_hf.kernels.hyper_lora.dispatch import computes_in_single_precision
 
 BASELINE = "bmm, scale, add"
 BASE = "frozen base"
@@ -142,6 +143,9 @@ def run(setting: Setting, device: str, bandwidth: float | None, rounds: int, cal
     gated = partial(gated_lora_linear, scale=SCALE)
     named = {name: (form, plain, partial(hyper_lora_naive, scale=SCALE)) for name, form in forms(setting).items()}
     named["gated"] = (gated, gated_inputs, gated_naive)
+    if setting.dtype.itemsize == 2 and computes_in_single_precision(device, setting.tokens):
+        single = [*plain[:2], *(matrix.detach().float().requires_grad_() for matrix in plain[2:])]
+        named["torch path, adapters in fp32"] = (*named["torch path"][:1], single, *named["torch path"][2:])
     for name, (form, inputs, reference) in named.items():
         check(name, form, inputs, reference, cotangent)
     base = [plain[0], plain[1]]

@@ -13,8 +13,8 @@ class AwakeningPipeline:
 
     Args:
         model: The model, or the directory or Hub id of one.
-        adapter_cache_bytes: Keep that many bytes of adapters for questions that come again. It pays where they do: an
-            adapter is otherwise made in a few hundredths of the time an answer takes.
+        adapter_cache_bytes: Keep that many bytes of adapters for questions that come again. It pays where they do:
+            making an adapter takes a few hundredths of the time an answer takes, and keeping a new one adds to that.
         **kwargs: Passed on to [`AwakeningModel.from_pretrained`].
 
     Example:
