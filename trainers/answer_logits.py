@@ -10,6 +10,7 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from aag_hf.data.errors import InputError
+from aag_hf.hyperlora.layer import HyperLoraLinear
 
 IGNORE_INDEX = -100
 QUESTION_MASK = "question_mask"
@@ -40,7 +41,8 @@ class AnswerOutputs(NamedTuple):
 def answer_outputs(model: nn.Module, inputs: dict[str, Any]) -> AnswerOutputs:
     """Run `model` and pick its logits at the answer tokens.
 
-    A causal model projects the states of answer tokens to the vocabulary, and no others.
+    A causal model projects the states of answer tokens to the vocabulary, and no others, unless HyperLoRA adapts that
+    projection.
 
     Args:
         model: A causal or encoder-decoder language model, wrapped or not.
@@ -107,7 +109,8 @@ def _projected_at(model: nn.Module, mask: torch.Tensor) -> Iterator[None]:
     """Let the model's head see only the states where `mask` ``(batch, tokens)`` is true, as ``(answer tokens, d)``.
 
     Rows as a matrix also spare the head's product with a slice of the states, which is not contiguous: it copies the
-    vocabulary's weights once for each row of the batch.
+    vocabulary's weights once for each row of the batch. A head that HyperLoRA adapts sees all states: it finds a row's
+    adapter by where the row stands.
     """
 
     def keep_masked(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
@@ -115,7 +118,7 @@ def _projected_at(model: nn.Module, mask: torch.Tensor) -> Iterator[None]:
         return (states[mask], *others) if states.shape[:2] == mask.shape else None
 
     head = innermost(model).get_output_embeddings()
-    if head is None:
+    if head is None or any(isinstance(module, HyperLoraLinear) for module in head.modules()):
         yield
         return
     handle = head.register_forward_pre_hook(keep_masked)

@@ -5,6 +5,7 @@ import inspect
 
 import pytest
 import torch
+from peft import get_peft_model
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -14,6 +15,7 @@ from transformers import (
     TrOCRForCausalLM,
 )
 
+from aag_hf import HyperLoraConfig
 from aag_hf.collators import DataCollatorForContextDistillation
 from aag_hf.data.errors import InputError
 from aag_hf.trainers.answer_logits import answer_logits
@@ -107,6 +109,14 @@ def test_a_causal_model_projects_the_answer_tokens_only(tiny_llama_dir):
     assert seen == [tuple(logits.shape)]
     model(input_ids=batch["input_ids"])
     assert seen[1][:2] == batch["input_ids"].shape
+
+
+def test_a_head_with_adapters_gives_each_row_those_of_its_own_question(tiny_llama_dir):
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
+    config = HyperLoraConfig(feature_dim=6, r=2, target_modules=["lm_head"], init_weights=False)
+    model = get_peft_model(base, config).double()
+    features = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert_sliced(model, {**ragged_batch(), "features": features}, is_encoder_decoder=False)
 
 
 def test_rows_longer_than_the_model_are_refused(tiny_llama_dir):
