@@ -92,7 +92,7 @@ def hyper_lora_add(
     x_rows, y_rows = _by_sample(x, a.shape[0]), _by_sample(y, a.shape[0])
     if x.dtype == y.dtype == a.dtype == b.dtype or torch.is_autocast_enabled(x.device.type):
         result = torch.baddbmm(y_rows, torch.bmm(x_rows, a), b, alpha=scale)
-    elif a.dtype == b.dtype == torch.float32 and computes_in_single_precision(x.device.type, x_rows.shape[1]):
+    elif a.dtype == b.dtype == torch.float32 and computes_in_single_precision(x.device.type, x.dtype, x_rows.shape[1]):
         shrunk = torch.bmm(x_rows.float(), a)
         result = torch.baddbmm(y_rows.float(), shrunk, b, alpha=scale).to(y.dtype)
     else:

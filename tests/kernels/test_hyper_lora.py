@@ -71,6 +71,13 @@ def test_single_precision_adapters_beside_half_precision_rows(rows_per_sample, d
     torch.testing.assert_close(actual.double(), expected, rtol=0.05, atol=0.5)
 
 
+def test_double_precision_rows_keep_theirs_beside_single_precision_adapters():
+    x, _, a, b, _ = (t.detach() for t in tensors((3, 1)))
+    y, a, b = torch.full((3, 1, 9), 1.0 + 2.0**-40, dtype=torch.float64), a.float(), b.float()
+    expected = y + 0.7 * (x @ a.double()) @ b.double()
+    torch.testing.assert_close(hyper_lora_add(y, x, a, b, scale=0.7), expected)
+
+
 def test_each_sample_sees_its_own_adapter_only():
     x, weight, a, b, _ = (t.detach() for t in tensors((3, 5)))
     changed = a.clone()
