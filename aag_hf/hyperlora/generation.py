@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from aag_hf.hyperlora.cache import AdapterCache
-from aag_hf.hyperlora.layer import HyperLoraLinear, HyperLoraNetworks
+from aag_hf.hyperlora.layer import COMPUTE_DTYPES, HyperLoraLinear, HyperLoraNetworks
 from aag_hf.hyperlora.state import (
     CONTAINER,
     GeneratedAdapters,
@@ -54,8 +54,13 @@ def merged_adapter(
     ]
     layers = [layer for _, _, layer in places]
     for base in (layer.get_base_layer() for layer in layers):
-        if not isinstance(base, nn.Linear) or not base.weight.is_floating_point():
+        if not isinstance(base, nn.Linear) or base.weight.dtype not in COMPUTE_DTYPES:
             raise ValueError(f"an adapter cannot be merged into a {type(base).__name__}: leave merge_adapter out.")
+        if base.weight.is_meta:
+            raise ValueError(
+                "an adapter cannot be merged into weights that are offloaded, which each pass loads anew: leave "
+                "merge_adapter out."
+            )
     with torch.no_grad():
         state = generate_adapters(container, features, container.compute_dtype, adapter_cache)
         merged = [_merged_weight(layer, state) for layer in layers]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, LogitsProcessorList
 
@@ -115,3 +116,10 @@ def test_what_cannot_be_merged_is_refused(base):
         decode(model, PROMPT.expand(2, -1), features=features(2), merge_adapter=True)
     with pytest.raises(ValueError, match="merge_adapter needs features"):
         decode(model, merge_adapter=True)
+
+
+def test_offloaded_weights_cannot_be_merged_into(base):
+    model = with_adapter(base)
+    cpu_offload(model.get_base_model().get_submodule("encoder" if base.config.is_encoder_decoder else "model"))
+    with pytest.raises(ValueError, match="offloaded"):
+        decode(model, features=features(), merge_adapter=True)
