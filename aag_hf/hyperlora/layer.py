@@ -71,7 +71,7 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
             result = self.quantization_backend.maybe_clone_base_result(result)
         shape, bounds = result.shape, self.state.cu_seqlens
         if bounds is not None:
-            x, result = x.flatten(0, -2), result.flatten(0, -2)
+            x, result, bounds = x.flatten(0, -2), result.flatten(0, -2), bounds.to(x.device)
         for name in active:
             dropped = self.hyperlora_dropout[name](x) if self.training else x
             scale, use_triton = self.scaling[name], self.use_triton[name]
