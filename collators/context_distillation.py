@@ -39,7 +39,8 @@ class DataCollatorForContextDistillation:
         answer_max_length: Most tokens of an answer, the end token included.
         pad_to_multiple_of: Round lengths up.
         padding_free: Lay a causal student's rows one after another into a single row, see [`~.padding.pack`]; not the
-            teacher's. It needs an attention that keeps them apart by `position_ids`, as transformers' do.
+            teacher's. It needs an attention that keeps them apart by `position_ids`, as most of transformers' do; a
+            [`ContextDistillationTrainer`] refuses a model that does not.
         teacher_cache: What the teacher says about all records that will come, instead of what it reads.
 
     Calling it takes records and gives `input_ids`, `attention_mask`, `labels` ``(batch, tokens)``, `features`

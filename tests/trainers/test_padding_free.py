@@ -3,7 +3,17 @@
 import pytest
 import torch
 from peft import get_peft_model
-from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from aag_hf import HyperLoraConfig
 from aag_hf.collators import DataCollatorForContextDistillation
@@ -34,16 +44,21 @@ def reader(tiny_llama_dir):
     return reader
 
 
-def adapted(base, seed=1, **options):
-    torch.manual_seed(seed)
+def sharp(model):
+    """With weights that are large enough for its input to matter."""
     with torch.no_grad():
-        for parameter in base.parameters():
+        for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(4)
+    return model
+
+
+def adapted(base, seed=1, **options):
+    torch.manual_seed(seed)
     config = HyperLoraConfig(
         feature_dim=6, hidden_dim=8, r=2, target_modules="all-linear", init_weights=False, **options
     )
-    return get_peft_model(base, config).double()
+    return get_peft_model(sharp(base), config).double()
 
 
 def answers_and_gradients(model, batch):
@@ -133,6 +148,36 @@ def test_the_first_rows_of_a_batch(records, collator_of, rows):
     first, alone = _first_rows(collator(records), rows), collator(records[:rows])
     for name in ("input_ids", "labels", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "features"):
         assert torch.equal(first[name], alone[name])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda size: OPTForCausalLM(
+            OPTConfig(
+                vocab_size=size,
+                hidden_size=32,
+                ffn_dim=48,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                word_embed_proj_dim=32,
+            )
+        ),
+        lambda size: MambaForCausalLM(MambaConfig(vocab_size=size, hidden_size=32, num_hidden_layers=2)),
+    ],
+    ids=["its attention does not look", "recurrent"],
+)
+@pytest.mark.parametrize("run", ["train", "evaluate"])
+def test_a_model_that_does_not_keep_rows_apart_is_refused(records, tiny_tokenizer, options, make, run):
+    trainer = ContextDistillationTrainer(
+        sharp(make(len(tiny_tokenizer))),
+        ContextDistillationConfig(**options),
+        train_dataset=records,
+        eval_dataset=records,
+        data_collator=DataCollatorForContextDistillation(tiny_tokenizer, padding_free=True),
+    )
+    with pytest.raises(InputError, match="lets a packed row read the rows before it"):
+        getattr(trainer, run)()
 
 
 def test_what_cannot_be_packed_is_refused(reader, records, collator_of, tiny_tokenizer, options):

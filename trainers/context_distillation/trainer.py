@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import BestRun
 
 from aag_hf.data.errors import InputError
-from aag_hf.trainers.answer_logits import AnswerOutputs, answer_outputs
+from aag_hf.trainers.answer_logits import PACKED, AnswerOutputs, answer_outputs
 from aag_hf.trainers.answer_trainer import TEACHER, AnswerTrainer, Terms
 from aag_hf.trainers.context_distillation.aligned_terms import (
     Reading,
@@ -33,6 +33,7 @@ from aag_hf.trainers.context_distillation.trained_teacher import (
     add_parameters,
     check_trained_apart,
 )
+from aag_hf.trainers.packing import check_rows_apart
 
 
 class ContextDistillationTrainer(AnswerTrainer):
@@ -52,7 +53,8 @@ class ContextDistillationTrainer(AnswerTrainer):
 
     Raises:
         InputError: The teacher's vocabulary is not the student's, one trains weights that the other holds, the states
-            of the two cannot be aligned, or a batch has no teacher inputs.
+            of the two cannot be aligned, a batch has no teacher inputs, or the student does not keep packed rows apart
+            (see [`~aag_hf.trainers.packing.check_rows_apart`]).
 
     Example:
 
@@ -72,6 +74,7 @@ class ContextDistillationTrainer(AnswerTrainer):
 
     def __init__(self, *args: Any, teacher_model: PreTrainedModel | nn.Module | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self._keeps_rows_apart = False
         self.teacher: nn.Module | None = None
         if teacher_model is not None:
             self._check_teacher(teacher_model)
@@ -92,6 +95,7 @@ class ContextDistillationTrainer(AnswerTrainer):
         cached = is_cached(teacher_inputs)
         has_teacher = cached or self.teacher is not None
         states = states_to_return(self.args.alignment_weights) if has_teacher else {}
+        self._check_packing(model, student_inputs)
         student = answer_outputs(model, student_inputs | states)
         terms = {"answer_cross_entropy": answer_cross_entropy(student.logits, student.labels)}
         temperature = self.args.temperature_at(self.state.global_step) if model.training else self.args.temperature
@@ -101,6 +105,13 @@ class ContextDistillationTrainer(AnswerTrainer):
             terms |= self._teacher_terms(model.training, student, student_inputs, teacher_inputs, temperature)
         weights = self._weights(model.training) if has_teacher else {"answer_cross_entropy": 1.0}
         return Terms(student, terms, weights)
+
+    def _check_packing(self, model: nn.Module, inputs: dict[str, Any]) -> None:
+        """Check the model once, with a batch that every process has as many rows of."""
+        batches_are_equal = model.training or self.accelerator.num_processes == 1
+        if not self._keeps_rows_apart and batches_are_equal and len(inputs.get(PACKED, ())) > 2:
+            check_rows_apart(model, inputs)
+            self._keeps_rows_apart = True
 
     def hyperparameter_search(self, *args: Any, **kwargs: Any) -> BestRun | list[BestRun]:
         if self.args.train_teacher:

@@ -1,0 +1,42 @@
+"""Rows that are packed into one are for models that keep them apart."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from aag_hf.data.errors import InputError
+from aag_hf.trainers.answer_logits import IGNORE_INDEX, PACKED, answer_logits, innermost
+
+
+def check_rows_apart(model: nn.Module, inputs: dict[str, Any]) -> None:
+    """Refuse a model whose packed rows read the rows before them.
+
+    Recurrent models do, and those of transformers' attentions that do not look at `position_ids`; nothing else would
+    say so. Two passes tell: other tokens in the first row must leave what is said after the first token of the second
+    as it is, where the row before would be remembered best.
+
+    Args:
+        model: A causal language model, wrapped or not.
+        inputs: At least two rows, see [`~aag_hf.collators.padding.pack`].
+
+    Raises:
+        InputError: It is such a model.
+    """
+    ids, second = inputs["input_ids"], int(inputs[PACKED][1])
+    others, labels = ids.clone(), torch.full_like(ids, IGNORE_INDEX)
+    others[:, :second] = ids[0, -1]
+    labels[:, second + 1] = ids[:, second + 1]
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            changed = {"labels": labels, "input_ids": others}
+            before, after = (answer_logits(model, inputs | part)[0] for part in ({"labels": labels}, changed))
+    finally:
+        model.train(training)
+    # Rows that are apart differ by nothing, or by rounding where the device adds up in any order.
+    if (after - before).abs().max() > 0.01 * before.std():
+        raise InputError(
+            f"{type(innermost(model)).__name__} lets a packed row read the rows before it: leave padding_free off."
+        )
