@@ -66,9 +66,10 @@ class AnswerTrainer(Seq2SeqTrainer):
 
     Raises:
         InputError: Metrics without generation; generation in evaluation with a causal model, whose rows already hold
-            the answers; `answer_metrics` of a model in shards; packed rows for several GPUs in one process; a
-            collator's tokenizer with more tokens than the model has embeddings; or checkpointing that gives wrong
-            gradients (see [`~.checkpointing.check_checkpointing`]).
+            the answers; `answer_metrics` of a model in shards; packed rows for several GPUs in one process; label
+            smoothing or a loss function, which would have no part in the loss; a collator's tokenizer with more tokens
+            than the model has embeddings; or checkpointing that gives wrong gradients (see
+            [`~.checkpointing.check_checkpointing`]).
     """
 
     def __init__(self, *args: Any, answer_metrics: AnswerMetrics | None = None, **kwargs: Any):
@@ -86,6 +87,11 @@ class AnswerTrainer(Seq2SeqTrainer):
             raise InputError(
                 "answer_metrics generates on each process alone, which holds only a shard of the model with ZeRO-3 and "
                 "FSDP: leave it out and run `aag evaluate` on what was saved."
+            )
+        if self.args.label_smoothing_factor or self.compute_loss_func is not None:
+            raise InputError(
+                "the loss is the sum of this trainer's own terms, which are not smoothed: leave label_smoothing_factor "
+                "and compute_loss_func out."
             )
         if self.args.predict_with_generate and not is_encoder_decoder(self.model):
             raise InputError(

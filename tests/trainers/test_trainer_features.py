@@ -116,3 +116,11 @@ def test_models_made_anew_for_each_trial_train_like_one_given(load, trainer_of):
     for (name, value), before in zip(given.model.named_parameters(), untrained.parameters()):
         assert torch.equal(made.model.get_parameter(name), value)
         assert not torch.equal(before, value)
+
+
+@pytest.mark.parametrize(
+    "parts", [{"arguments": {"label_smoothing_factor": 0.1}}, {"compute_loss_func": lambda *_, **__: 0.0}]
+)
+def test_what_would_have_no_part_in_the_loss_is_refused(load, trainer_of, parts):
+    with pytest.raises(InputError, match="label_smoothing_factor and compute_loss_func"):
+        trainer_of(load(), **parts)
