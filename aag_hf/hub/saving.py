@@ -74,7 +74,7 @@ class SavedWithCard(PushToHubMixin):
             commit_description: Of the commit.
             private: Whether a new repository is private; by default as the owner's settings say.
             token: A token with the right to write; by default the one logged in with.
-            revision: The branch to upload to.
+            revision: The branch to upload to, which is made if need be.
             create_pr: Open a pull request instead.
             tags: More tags for the card.
             **save_options: Passed on to `save_pretrained`, such as `self_contained`.

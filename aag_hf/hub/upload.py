@@ -56,7 +56,7 @@ def push_folder(
         replace_card: Replace the repository's card, whoever wrote it.
         private: Whether a new repository is private; by default as the owner's settings say.
         token: A token with the right to write; by default the one logged in with.
-        revision: The branch to upload to.
+        revision: The branch to upload to, which is made if need be.
         create_pr: Open a pull request instead.
         tags: More tags for our card.
         commit_message: Of the commit.
@@ -79,6 +79,8 @@ def push_folder(
             card.save(path)
         card.validate(repo_type)
     repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
+    if revision is not None and not create_pr and not revision.startswith("refs/pr"):
+        api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
     if not replace_card and not _hub_card_is_replaceable(api, repo_id, repo_type, revision):
         ignored.append(REPOCARD_NAME)
     return api.upload_folder(

@@ -24,6 +24,7 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.repositories: dict[str, dict[str, bytes]] = defaultdict(dict)
         self.validated_cards: list[str] = []
+        self.branches: dict[str, set[str]] = defaultdict(lambda: {"main"})
         self.commit_messages: dict[str, list[str]] = defaultdict(list)
 
     @property
@@ -57,8 +58,13 @@ class Handler(BaseHTTPRequestHandler):
                 {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
             ]
             self._json({"files": files})
+        elif parts[4:5] == ["branch"]:
+            self.server.branches["/".join(parts[2:4])].add(parts[5])
+            self._json({})
         elif parts[4:5] == ["commit"]:
             repository = "/".join(parts[2:4])
+            if parts[5] not in self.server.branches[repository]:
+                return self._missing("RevisionNotFound")
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     content = base64.b64decode(line["value"]["content"])

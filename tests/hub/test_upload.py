@@ -123,6 +123,12 @@ def test_save_pretrained_uploads_too(online, tiny_t5_dir, tmp_path):
     assert online.commit_messages["me/saved"] == ["First"]
 
 
+def test_a_branch_is_made_if_need_be(online, tiny_t5_dir):
+    model = FiDT5ForConditionalGeneration.from_pretrained(tiny_t5_dir)
+    model.push_to_hub("me/branched", revision="half")
+    assert online.branches["me/branched"] == {"main", "half"} and online.repositories["me/branched"]
+
+
 def test_an_encoder_is_uploaded_with_its_tokenizer(folder, online):
     encoder = QuestionEncoder.from_pretrained(
         folder / "question_encoder", backbone=AutoModelForCausalLM.from_pretrained(base_of(folder))
