@@ -1,5 +1,7 @@
 """Uploads of saved folders, without what concerns only this machine."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import HfApi, RepoCard
@@ -71,28 +73,41 @@ def push_folder(
     folder = Path(folder)
     api = HfApi(token=token)
     ignored = list(OF_THIS_MACHINE)
-    path = folder / REPOCARD_NAME
-    if path.is_file():
-        card = RepoCard.load(path)
-        if OURS in str(card):
-            card = _named(card, repo_id, tags or [])
+    with _card_under_its_name(folder / REPOCARD_NAME, repo_id, repo_type, tags or []):
+        repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
+        if revision is not None and not create_pr and not revision.startswith("refs/pr"):
+            api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
+        if not replace_card and not _hub_card_is_replaceable(api, repo_id, repo_type, revision):
+            ignored.append(REPOCARD_NAME)
+        return api.upload_folder(
+            repo_id=repo_id,
+            repo_type=repo_type,
+            folder_path=folder,
+            revision=revision,
+            create_pr=create_pr,
+            commit_message=commit_message,
+            commit_description=commit_description,
+            ignore_patterns=ignored,
+        ).commit_url
+
+
+@contextmanager
+def _card_under_its_name(path: Path, repo_id: str, repo_type: str, tags: list[str]) -> Iterator[None]:
+    """A card of ours with its name and tags until the scope is left: the folder may be uploaded under another, too."""
+    if not path.is_file():
+        yield
+        return
+    before = path.read_bytes()
+    card = RepoCard.load(path)
+    is_ours = OURS in str(card)
+    card = _named(card, repo_id, tags) if is_ours else card
+    card.validate(repo_type)
+    try:
+        if is_ours:
             card.save(path)
-        card.validate(repo_type)
-    repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
-    if revision is not None and not create_pr and not revision.startswith("refs/pr"):
-        api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
-    if not replace_card and not _hub_card_is_replaceable(api, repo_id, repo_type, revision):
-        ignored.append(REPOCARD_NAME)
-    return api.upload_folder(
-        repo_id=repo_id,
-        repo_type=repo_type,
-        folder_path=folder,
-        revision=revision,
-        create_pr=create_pr,
-        commit_message=commit_message,
-        commit_description=commit_description,
-        ignore_patterns=ignored,
-    ).commit_url
+        yield
+    finally:
+        path.write_bytes(before)
 
 
 def _named(card: RepoCard, repo_id: str, tags: list[str]) -> RepoCard:

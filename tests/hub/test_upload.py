@@ -148,6 +148,8 @@ def test_a_folder_of_records_is_published_as_a_data_set(online, tmp_path):
     repository = online.repositories["me/records"]
     assert set(repository) == {"README.md", "train.jsonl.gz"}
     assert 'load_dataset("me/records"' in repository["README.md"].decode()
+    publish(PublishOptions(data=str(tmp_path), repo_id="me/again", push=True))
+    assert 'load_dataset("me/again"' in online.repositories["me/again"]["README.md"].decode()
 
 
 def test_your_own_card_stays_and_says_why_results_cannot_enter_it(folder, tmp_path):
