@@ -143,7 +143,7 @@ def run(setting: Setting, device: str, bandwidth: float | None, rounds: int, cal
     gated = partial(gated_lora_linear, scale=SCALE)
     named = {name: (form, plain, partial(hyper_lora_naive, scale=SCALE)) for name, form in forms(setting).items()}
     named["gated"] = (gated, gated_inputs, gated_naive)
-    if setting.dtype.itemsize == 2 and computes_in_single_precision(device, setting.tokens):
+    if computes_in_single_precision(device, setting.dtype, setting.tokens):
         single = [*plain[:2], *(matrix.detach().float().requires_grad_() for matrix in plain[2:])]
         named["torch path, adapters in fp32"] = (*named["torch path"][:1], single, *named["torch path"][2:])
     for name, (form, inputs, reference) in named.items():

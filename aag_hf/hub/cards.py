@@ -26,10 +26,10 @@ def replaceable_metadata(folder: Path) -> dict[str, Any] | None:
     path = folder / REPOCARD_NAME
     if not path.is_file():
         return {}
-    content = path.read_text(encoding="utf-8")
-    if OURS not in content and ModelCard.from_template(ModelCardData()).text.strip() not in content:
-        return None
     try:
+        content = path.read_text(encoding="utf-8")
+        if OURS not in content and ModelCard.from_template(ModelCardData()).text.strip() not in content:
+            return None
         return RepoCard(content, ignore_metadata_errors=True).data.to_dict()
     except (ValueError, YAMLError):
         return None
@@ -68,6 +68,8 @@ def without_folder(value: Any) -> Any:
     """A setting as others may see it: of a path, the last part."""
     if isinstance(value, (list, tuple)):
         return [without_folder(item) for item in value]
+    if isinstance(value, dict):
+        return {name: without_folder(item) for name, item in value.items()}
     is_path = isinstance(value, str) and (value.startswith(("/", "~", "./", "../")) or os.path.exists(value))
     return Path(value).name if is_path else value
 

@@ -11,7 +11,7 @@ class AdapterCache:
     """The generated adapters of the questions that were used last, within a number of bytes.
 
     An adapter is found again by its features and by the hypernetwork with the weights it has: after a training step or
-    the loading of others it is made anew. Only a change through ``Parameter.data`` goes unnoticed.
+    the loading of others it is made anew. Only a change through ``Parameter.data`` goes unnoticed. For one thread.
 
     Args:
         max_bytes: The most that is kept. A question's adapter takes ``4 · r · (d_in + d_out)`` bytes an adapted layer.
@@ -27,7 +27,8 @@ class AdapterCache:
     def __init__(self, max_bytes: int):
         self.max_bytes = max_bytes
         self.bytes = 0
-        self._entries: OrderedDict[tuple, dict[str, Matrices]] = OrderedDict()
+        self._entries: OrderedDict[tuple[HyperNetwork, bytes], dict[str, Matrices]] = OrderedDict()
+        self._weights: dict[HyperNetwork, tuple] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -35,7 +36,11 @@ class AdapterCache:
     def adapters(self, network: HyperNetwork, features: torch.Tensor) -> dict[str, list[Matrices]]:
         """What ``network(features)`` gives, without gradients; only the adapters of new questions are generated."""
         weights = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in network.parameters())
-        keys = [(network, weights, row.numpy().tobytes()) for row in features.detach().double().cpu()]
+        if self._weights.get(network) != weights:
+            # Also lest other weights come to lie where these did.
+            self._forget(network)
+            self._weights[network] = weights
+        keys = [(network, row.numpy().tobytes()) for row in features.detach().double().cpu()]
         new = {key: i for i, key in enumerate(keys) if key not in self._entries}
         with torch.no_grad():
             # Without a new question, too: the static part does not depend on any.
@@ -46,7 +51,11 @@ class AdapterCache:
             self._keep(key, adapters[key])
         return {kind: [_together([adapters[key][kind] for key in keys]), *pairs[1:]] for kind, pairs in made.items()}
 
-    def _keep(self, key: tuple, adapter: dict[str, Matrices]) -> None:
+    def _forget(self, network: HyperNetwork) -> None:
+        for key in [key for key in self._entries if key[0] is network]:
+            self.bytes -= _bytes(self._entries.pop(key))
+
+    def _keep(self, key: tuple[HyperNetwork, bytes], adapter: dict[str, Matrices]) -> None:
         if key not in self._entries:
             self.bytes += _bytes(adapter)
         self._entries[key] = adapter

@@ -53,9 +53,11 @@ def merged_adapter(
         if isinstance(layer, HyperLoraLinear)
     ]
     layers = [layer for _, _, layer in places]
-    for base in (layer.get_base_layer() for layer in layers):
+    for layer, base in ((layer, layer.get_base_layer()) for layer in layers):
         if not isinstance(base, nn.Linear) or base.weight.dtype not in COMPUTE_DTYPES:
             raise ValueError(f"an adapter cannot be merged into a {type(base).__name__}: leave merge_adapter out.")
+        if getattr(layer.base_layer, "lora_magnitude_vector", None):
+            raise ValueError("an adapter cannot be merged below DoRA, which would scale it: leave merge_adapter out.")
         if base.weight.is_meta:
             raise ValueError(
                 "an adapter cannot be merged into weights that are offloaded, which each pass loads anew: leave "

@@ -23,7 +23,13 @@ def test_the_embedded_model_has_the_name_of_what_it_was_made_from(tmp_path, monk
 
 @pytest.mark.parametrize(
     ("value", "told"),
-    [("/home/me/nq.jsonl", "nq.jsonl"), (["~/a", "me/b"], ["a", "me/b"]), (0.5, 0.5), ("a: {x}/b\nc", "a: {x}/b\nc")],
+    [
+        ("/home/me/nq.jsonl", "nq.jsonl"),
+        (["~/a", "me/b"], ["a", "me/b"]),
+        ({"a": "./b/c"}, {"a": "c"}),
+        (0.5, 0.5),
+        ("a: {x}/b\nc", "a: {x}/b\nc"),
+    ],
 )
 def test_of_a_path_only_the_last_part_is_told(value, told):
     assert without_folder(value) == told

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from aag_hf import AwakeningConfig, AwakeningModel, FiDT5ForConditionalGeneration, HyperLoraConfig, QuestionEncoder
 from aag_hf.awakening import share_weights
-from aag_hf.hub import model_card
+from aag_hf.hub import leave_model_card, model_card
 from aag_hf.hub.cards import NAMELESS, OURS
 
 QUESTIONS = [f"what is the {noun} of {place}?" for noun in ("capital", "currency") for place in "ABCDEFG"]
@@ -145,6 +145,13 @@ def test_a_card_of_your_own_stays(adapter, tmp_path):
     # PEFT adds its metadata to any card.
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.license == "mit" and card.text.strip().startswith("# Mine") and "HyperLoRA" not in card.text
+
+
+def test_a_card_in_another_encoding_is_your_own(adapter, tmp_path):
+    adapter.save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_bytes("Größe".encode("latin-1"))
+    leave_model_card(tmp_path)
+    assert (tmp_path / "README.md").read_bytes() == "Größe".encode("latin-1")
 
 
 def test_a_card_of_ours_without_its_last_line_is_your_own(saved, tmp_path):

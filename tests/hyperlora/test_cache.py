@@ -96,3 +96,4 @@ def test_other_weights_make_another_adapter(model, change):
     after = scores(model, [0], cache)
     assert not torch.allclose(after, before)
     torch.testing.assert_close(after, scores(model, [0]))
+    assert len(cache) == 1 and cache.bytes == size_of_one(model)

@@ -103,6 +103,15 @@ def test_they_come_back_after_an_exception_too(base):
         model(PROMPT, decoder_input_ids=PROMPT) if base.config.is_encoder_decoder else model(PROMPT)
 
 
+def test_below_dora_it_is_refused(base):
+    targets = ["q_proj"] if not base.config.is_encoder_decoder else ["q"]
+    adapted = get_peft_model(base, LoraConfig(r=2, target_modules=targets, use_dora=True)).double().get_base_model()
+    adapted.__dict__.pop("peft_config", None)
+    model = get_peft_model(adapted, HyperLoraConfig(feature_dim=FEATURES, r=2, target_modules=targets)).double().eval()
+    with pytest.raises(ValueError, match="below DoRA"):
+        decode(model, features=features(), merge_adapter=True)
+
+
 def test_a_disabled_adapter_is_not_merged(base):
     model = with_adapter(base)
     with model.disable_adapter():
