@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.utils import ModelOutput
 
+from aag_hf.collators.padding import IGNORE_INDEX
 from aag_hf.data.errors import InputError
 from aag_hf.hyperlora.layer import HyperLoraLinear
 
-IGNORE_INDEX = -100
 QUESTION_MASK = "question_mask"
 # The bounds of rows that were laid into one, by transformers' name.
 PACKED = "cu_seq_lens_q"

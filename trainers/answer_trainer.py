@@ -13,9 +13,9 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import BestRun, EvalLoopOutput, TrainOutput
 
+from aag_hf.collators.padding import IGNORE_INDEX
 from aag_hf.data.errors import InputError
 from aag_hf.trainers.answer_logits import (
-    IGNORE_INDEX,
     PACKED,
     QUESTION_MASK,
     AnswerOutputs,

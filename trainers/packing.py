@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from aag_hf.collators.padding import IGNORE_INDEX
 from aag_hf.data.errors import InputError
-from aag_hf.trainers.answer_logits import IGNORE_INDEX, PACKED, answer_logits, innermost
+from aag_hf.trainers.answer_logits import PACKED, answer_logits, innermost
 
 
 def check_rows_apart(model: nn.Module, inputs: dict[str, Any]) -> None:

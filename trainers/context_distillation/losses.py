@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aag_hf.collators.padding import IGNORE_INDEX
 from aag_hf.data.errors import InputError
 
-IGNORE_INDEX = -100
 ANNEALING_STEPS = 500
 
 

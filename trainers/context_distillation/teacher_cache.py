@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from aag_hf.collators.padding import IGNORE_INDEX
 from aag_hf.data.errors import InputError
 from aag_hf.data.jsonl import write_whole
-from aag_hf.trainers.answer_logits import IGNORE_INDEX, answer_outputs, is_encoder_decoder
+from aag_hf.trainers.answer_logits import answer_outputs, is_encoder_decoder
 from aag_hf.trainers.context_distillation.aligned_terms import Reading, check_returns_states, states_to_return
 from aag_hf.trainers.context_distillation.alignment import Layers
 from aag_hf.trainers.context_distillation.cached_states import PLACES, batch_states, state_rows
