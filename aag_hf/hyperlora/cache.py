@@ -34,7 +34,15 @@ class AdapterCache:
         return len(self._entries)
 
     def adapters(self, network: HyperNetwork, features: torch.Tensor) -> dict[str, list[Matrices]]:
-        """What ``network(features)`` gives, without gradients; only the adapters of new questions are generated."""
+        """What ``network(features)`` gives, without gradients; only the adapters of new questions are generated.
+
+        Args:
+            network: The hypernetwork.
+            features: ``(batch, feature_dim)``; a question may stand in it more than once.
+
+        Returns:
+            A ``(sites, batch, d_in, r)`` and B ``(sites, batch, r, d_out)`` by kind; see `HyperNetwork.matrices`.
+        """
         weights = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in network.parameters())
         if self._weights.get(network) != weights:
             # Also lest other weights come to lie where these did.

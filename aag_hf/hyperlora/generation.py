@@ -29,7 +29,7 @@ def merged_adapter(
 
     The weights of before come back as they were, bit for bit, also after an exception: they are put aside and not
     computed back, which takes the memory of the adapted layers once more. Models that share them are not touched. It
-    costs about as much as decoding one or two tokens.
+    costs about as much as decoding a few tokens.
 
     Args:
         model: The base model inside a PEFT model with a HyperLoRA adapter.
@@ -53,7 +53,8 @@ def merged_adapter(
         if isinstance(layer, HyperLoraLinear)
     ]
     layers = [layer for _, _, layer in places]
-    for layer, base in ((layer, layer.get_base_layer()) for layer in layers):
+    for layer in layers:
+        base = layer.get_base_layer()
         if not isinstance(base, nn.Linear) or base.weight.dtype not in COMPUTE_DTYPES:
             raise ValueError(f"an adapter cannot be merged into a {type(base).__name__}: leave merge_adapter out.")
         if getattr(layer.base_layer, "lora_magnitude_vector", None):
