@@ -10,7 +10,7 @@ from peft.utils.quantization_utils import quantization_extra_repr, resolve_quant
 from torch import nn
 
 from aag_hf.hyperlora.config import HyperLoraConfig
-from aag_hf.kernels.hyper_lora import hyper_lora_add
+from aag_hf.kernels.hyper_lora import hyper_lora_add, hyper_lora_add_
 
 if TYPE_CHECKING:
     from aag_hf.hyperlora.hypernetwork import HyperNetwork, Site
@@ -72,6 +72,8 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
         shape, bounds = result.shape, self.state.cu_seqlens
         if bounds is not None:
             x, result, bounds = x.flatten(0, -2), result.flatten(0, -2), bounds.to(x.device)
+        # The base layer's result has no other reader; a gradient may have, which in-place changes would forbid.
+        add = hyper_lora_add if torch.is_grad_enabled() else hyper_lora_add_
         for name in active:
             dropped = self.hyperlora_dropout[name](x) if self.training else x
             scale, use_triton = self.scaling[name], self.use_triton[name]
@@ -79,7 +81,7 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
                 # Not one pair of twice the rank: the static part would be copied, and read, once a question.
                 a, b = a.to(x.device), b.to(x.device)
                 of_question = bounds if len(a) > 1 else None
-                result = hyper_lora_add(result, dropped, a, b, scale, of_question, use_triton)
+                result = add(result, dropped, a, b, scale, of_question, use_triton)
         return result if bounds is None else result.view(shape)
 
     def extra_repr(self) -> str:

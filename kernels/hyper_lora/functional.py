@@ -58,7 +58,7 @@ def hyper_lora_linear(
         bias = None if bias is None else bias.to(dtype)
         x, weight, a, b = (tensor.to(dtype) for tensor in (x, weight, a, b))
         return triton_path.hyper_lora_linear(x, weight, a, b, bias, scale, cu_seqlens)
-    return hyper_lora_add(F.linear(x, weight, bias), x, a, b, scale, cu_seqlens)
+    return hyper_lora_add_(F.linear(x, weight, bias), x, a, b, scale, cu_seqlens)
 
 
 def hyper_lora_add(
@@ -82,6 +82,31 @@ def hyper_lora_add(
     Raises:
         ValueError: Shapes that do not fit each other.
     """
+    if _triton_dtype(x, y, a, b, use_triton) is None:
+        y = y.clone()
+    return hyper_lora_add_(y, x, a, b, scale, cu_seqlens, use_triton)
+
+
+def hyper_lora_add_(
+    y: torch.Tensor,
+    x: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    scale: float = 1.0,
+    cu_seqlens: torch.Tensor | None = None,
+    use_triton: bool = False,
+) -> torch.Tensor:
+    """`hyper_lora_add` for a `y` that nobody else needs: the result may take its place in memory.
+
+    Args:
+        y: As in `hyper_lora_add`, like all others.
+
+    Returns:
+        As `hyper_lora_add`; `y` itself must not be used any more.
+
+    Raises:
+        ValueError: Shapes that do not fit each other.
+    """
     _check_shapes(x, a, b, y.shape[-1], cu_seqlens)
     dtype = _triton_dtype(x, y, a, b, use_triton)
     if dtype is not None:
@@ -90,15 +115,11 @@ def hyper_lora_add(
     if cu_seqlens is not None:
         return _add_packed(y, x, a, b, scale, cu_seqlens)
     x_rows, y_rows = _by_sample(x, a.shape[0]), _by_sample(y, a.shape[0])
-    if x.dtype == y.dtype == a.dtype == b.dtype or torch.is_autocast_enabled(x.device.type):
-        result = torch.baddbmm(y_rows, torch.bmm(x_rows, a), b, alpha=scale)
-    elif a.dtype == b.dtype == torch.float32 and computes_in_single_precision(x.device.type, x.dtype, x_rows.shape[1]):
-        shrunk = torch.bmm(x_rows.float(), a)
-        result = torch.baddbmm(y_rows.float(), shrunk, b, alpha=scale).to(y.dtype)
+    if a.dtype == b.dtype == torch.float32 and computes_in_single_precision(x.device.type, x.dtype, x_rows.shape[1]):
+        y_rows.add_(torch.bmm(torch.bmm(x_rows.float(), a), b), alpha=scale)
     else:
-        shrunk = torch.bmm(x_rows, a.to(x.dtype)).to(y.dtype)
-        result = torch.baddbmm(y_rows, shrunk, b.to(y.dtype), alpha=scale)
-    return result if y_rows is y else result.reshape(y.shape)
+        y_rows.baddbmm_(torch.bmm(x_rows, a.to(x.dtype)).to(y.dtype), b.to(y.dtype), alpha=scale)
+    return y if y_rows is y else y_rows.reshape(y.shape)
 
 
 def gated_lora_linear(

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from aag_hf.kernels.hyper_lora import gated_lora_linear, hyper_lora_add, hyper_lora_linear, hyper_lora_naive
+from aag_hf.kernels.hyper_lora import (
+    gated_lora_linear,
+    hyper_lora_add,
+    hyper_lora_add_,
+    hyper_lora_linear,
+    hyper_lora_naive,
+)
 
 NAMES = ("x", "weight", "a", "b", "bias")
 CASES = {
@@ -76,6 +82,21 @@ def test_double_precision_rows_keep_theirs_beside_single_precision_adapters():
     y, a, b = torch.full((3, 1, 9), 1.0 + 2.0**-40, dtype=torch.float64), a.float(), b.float()
     expected = y + 0.7 * (x @ a.double()) @ b.double()
     torch.testing.assert_close(hyper_lora_add(y, x, a, b, scale=0.7), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("case", ["padded", "one token", "passages"])
+def test_only_the_form_in_place_takes_the_memory_of_y(case, dtype):
+    x, weight, a, b, _ = (t.detach() for t in tensors(CASES[case][0]))
+    y = torch.nn.functional.linear(x, weight).to(dtype)
+    x, before = x.to(dtype), y.clone()
+    a, b = (t if dtype == torch.float64 else t.float() for t in (a, b))
+    expected = hyper_lora_add(y, x, a, b, scale=0.7)
+    assert torch.equal(y, before) and not torch.equal(expected, before)
+    strided = y.transpose(0, 1).clone(memory_format=torch.contiguous_format).transpose(0, 1)
+    assert torch.equal(hyper_lora_add_(strided, x, a, b, scale=0.7), expected)
+    result = hyper_lora_add_(y, x, a, b, scale=0.7)
+    assert torch.equal(result, expected) and result.data_ptr() == y.data_ptr()
 
 
 def test_each_sample_sees_its_own_adapter_only():
