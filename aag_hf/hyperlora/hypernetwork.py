@@ -65,6 +65,7 @@ class HyperNetwork(nn.Module):
     def __init__(self, config: HyperLoraConfig, sites: dict[str, Site]):
         super().__init__()
         self.r = config.r
+        self.sites = sites
         self.feature_dim = config.feature_dim
         self.shapes = {site.kind: (site.in_features, site.out_features) for site in sites.values()}
         self.counts = {kind: sum(site.kind == kind for site in sites.values()) for kind in self.shapes}

@@ -76,12 +76,14 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
         add = hyper_lora_add if torch.is_grad_enabled() else hyper_lora_add_
         for name in active:
             dropped = self.hyperlora_dropout[name](x) if self.training else x
-            scale, use_triton = self.scaling[name], self.use_triton[name]
-            for a, b in self.state.matrices(name, self.sites[name]):
-                # Not one pair of twice the rank: the static part would be copied, and read, once a question.
+            site, scale, use_triton = self.sites[name], self.scaling[name], self.use_triton[name]
+            # Not one pair of twice the rank: the static part would be copied, and read, once a question.
+            pairs = self.state.matrices(name, site)
+            shrunk = None if use_triton or bounds is not None else self.state.shrunk(name, site, dropped)
+            for (a, b), u in zip(pairs, shrunk or (None,) * len(pairs)):
                 a, b = a.to(x.device), b.to(x.device)
                 of_question = bounds if len(a) > 1 else None
-                result = add(result, dropped, a, b, scale, of_question, use_triton)
+                result = add(result, dropped, a, b, scale, of_question, use_triton, u)
         return result if bounds is None else result.view(shape)
 
     def extra_repr(self) -> str:

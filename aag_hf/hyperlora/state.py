@@ -13,6 +13,8 @@ from torch import nn
 from aag_hf.hyperlora.cache import AdapterCache
 from aag_hf.hyperlora.hypernetwork import HyperNetwork, Matrices, Site
 from aag_hf.hyperlora.layer import HyperLoraLinear, HyperLoraNetworks
+from aag_hf.hyperlora.shared_inputs import SharedShrinks
+from aag_hf.kernels.hyper_lora.dispatch import shares_shrinks
 
 CONTAINER = "hypernetworks"
 
@@ -24,27 +26,45 @@ class AdapterSource(Protocol):
 
     def matrices(self, adapter_name: str, site: Site) -> list[Matrices]: ...
 
+    def shrunk(self, adapter_name: str, site: Site, x: torch.Tensor) -> tuple[torch.Tensor, ...] | None: ...
+
 
 class GeneratedAdapters:
     """The A and B of every adapter for the questions of one pass, made at once.
 
     Args:
         matrices: What each hypernetwork made of the questions' features, by adapter name.
+        sites: The hypernetworks' sites, by adapter name.
         dtype: What the layers compute in: all matrices are cast at once, not at every use. ``None`` leaves them.
     """
 
     cu_seqlens: torch.Tensor | None = None
 
-    def __init__(self, matrices: dict[str, dict[str, list[Matrices]]], dtype: torch.dtype | None):
+    def __init__(
+        self,
+        matrices: dict[str, dict[str, list[Matrices]]],
+        sites: dict[str, dict[str, Site]],
+        dtype: torch.dtype | None,
+    ):
         # Unbound, not indexed: the gradient of an index is as large as all sites together, once for each site.
         self._by_site = {
             name: {kind: [(a.to(dtype).unbind(), b.to(dtype).unbind()) for a, b in pairs] for kind, pairs in of.items()}
             for name, of in matrices.items()
         }
+        self._shared = {name: SharedShrinks(of, functools.partial(self.matrices, name)) for name, of in sites.items()}
 
     def matrices(self, adapter_name: str, site: Site) -> list[Matrices]:
         """A ``(batch, d_in, r)`` and B ``(batch, r, d_out)`` of one site; a static part follows, with a batch of 1."""
         return [(a[site.position], b[site.position]) for a, b in self._by_site[adapter_name][site.kind]]
+
+    def shrunk(self, adapter_name: str, site: Site, x: torch.Tensor) -> tuple[torch.Tensor, ...] | None:
+        """``x a`` of each pair, ``(batch, rows of each, r)``, where another layer reads `x` too; else ``None``."""
+        # Nobody can tell whether a tensor of inference mode was changed, and to find out breaks a compiled graph.
+        if torch.compiler.is_compiling() or x.is_inference():
+            return None
+        if not shares_shrinks(x.device.type, torch.is_grad_enabled()):
+            return None
+        return self._shared[adapter_name].shrunk(site, x)
 
 
 class AdaptersOnDemand:
@@ -63,18 +83,20 @@ class AdaptersOnDemand:
         pairs = self._networks[adapter_name].matrices(self._features, site.kind, site.position)
         return [(a[0], b[0]) for a, b in pairs]
 
+    def shrunk(self, adapter_name: str, site: Site, x: torch.Tensor) -> None:
+        """Nothing is shared: a block that is recomputed must repeat what it did the first time."""
+
 
 def generate_adapters(
     container: HyperLoraNetworks, features: torch.Tensor, dtype: torch.dtype | None, cache: AdapterCache | None = None
 ) -> GeneratedAdapters:
     """Run the hypernetworks of all active adapters, for those questions that `cache` does not hold."""
-    return GeneratedAdapters(
-        {
-            name: network(features) if cache is None else cache.adapters(network, features)
-            for name, network in container.active_networks.items()
-        },
-        dtype,
-    )
+    networks = container.active_networks
+    matrices = {
+        name: network(features) if cache is None else cache.adapters(network, features)
+        for name, network in networks.items()
+    }
+    return GeneratedAdapters(matrices, {name: net.sites for name, net in networks.items()}, dtype)
 
 
 @contextmanager

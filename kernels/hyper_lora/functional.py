@@ -69,12 +69,14 @@ def hyper_lora_add(
     scale: float = 1.0,
     cu_seqlens: torch.Tensor | None = None,
     use_triton: bool = False,
+    shrunk: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """``y + scale · (x a) b`` with each sample's own a and b, for a base layer that computed `y` in its own way.
 
     Args:
         y: ``(..., d_out)``, the base layer's output for `x`.
         x: As in `hyper_lora_linear`, like `a`, `b`, `scale`, `cu_seqlens` and `use_triton`.
+        shrunk: `hyper_lora_shrink` of `x` and `a`, where it is known already; for rows that are not packed.
 
     Returns:
         A tensor of the shape and dtype of `y`.
@@ -84,7 +86,7 @@ def hyper_lora_add(
     """
     if _triton_dtype(x, y, a, b, use_triton) is None:
         y = y.clone()
-    return hyper_lora_add_(y, x, a, b, scale, cu_seqlens, use_triton)
+    return hyper_lora_add_(y, x, a, b, scale, cu_seqlens, use_triton, shrunk)
 
 
 def hyper_lora_add_(
@@ -95,6 +97,7 @@ def hyper_lora_add_(
     scale: float = 1.0,
     cu_seqlens: torch.Tensor | None = None,
     use_triton: bool = False,
+    shrunk: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`hyper_lora_add` for a `y` that nobody else needs: the result may take its place in memory.
 
@@ -118,8 +121,22 @@ def hyper_lora_add_(
     if a.dtype == b.dtype == torch.float32 and computes_in_single_precision(x.device.type, x.dtype, x_rows.shape[1]):
         y_rows.add_(torch.bmm(torch.bmm(x_rows.float(), a), b), alpha=scale)
     else:
-        y_rows.baddbmm_(torch.bmm(x_rows, a.to(x.dtype)).to(y.dtype), b.to(y.dtype), alpha=scale)
+        shrunk = hyper_lora_shrink(x_rows, a) if shrunk is None else shrunk
+        y_rows.baddbmm_(shrunk.to(y.dtype), b.to(y.dtype), alpha=scale)
     return y if y_rows is y else y_rows.reshape(y.shape)
+
+
+def hyper_lora_shrink(x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    """The first of an adapter's two products, ``x a``: for several adapters of the same x their a's may stand in a row.
+
+    Args:
+        x: ``(G, L, d_in)`` or ``(G·P, L, d_in)`` with P rows a sample.
+        a: ``(G, d_in, n)``.
+
+    Returns:
+        ``(G, P·L, n)`` in the dtype of `x`.
+    """
+    return torch.bmm(_by_sample(x, a.shape[0]), a.to(x.dtype))
 
 
 def gated_lora_linear(

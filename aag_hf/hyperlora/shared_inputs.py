@@ -1,0 +1,67 @@
+"""Layers that read the same tensor, such as q, k and v or gate and up: their products with it as one."""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable, Mapping
+
+import torch
+
+from aag_hf.hyperlora.hypernetwork import Matrices, Site
+from aag_hf.kernels.hyper_lora import hyper_lora_shrink
+
+
+class SharedShrinks:
+    """``x a`` of all layers that read the same x, in one product, during one pass or one `generate`.
+
+    Which layers those are, the first block of a pass shows: one whose place in its block is the same is expected to
+    share its input with the same others. It is checked: a layer that gets another tensor than expected, or the same one
+    after it was changed, computes its own product. What is known ends with the pass, so that a pass does not depend on
+    those before it.
+
+    Args:
+        sites: All sites of the adapter, by module name.
+        matrices: The pairs of a site, see `GeneratedAdapters.matrices`.
+    """
+
+    def __init__(self, sites: Mapping[str, Site], matrices: Callable[[Site], list[Matrices]]):
+        self._sites, self._matrices = sites, matrices
+        self._others: dict[str, dict[str, None]] = {}
+        self._input: weakref.ref[torch.Tensor] | None = None
+        self._version = 0
+        self._first: Site
+        self._shrunk: dict[str, tuple[torch.Tensor, ...]] = {}
+        self._shared_a: dict[tuple[Site, ...], list[torch.Tensor]] = {}
+
+    def shrunk(self, site: Site, x: torch.Tensor) -> tuple[torch.Tensor, ...] | None:
+        """``(G, L, r)`` for each pair of the site, or ``None`` where no other layer is expected to read `x`."""
+        if self._version != x._version or self._input is None or self._input() is not x:
+            self._input, self._version, self._first = weakref.ref(x), x._version, site
+            self._shrunk = self._products(site, x)
+        elif site.name not in self._shrunk:
+            self._expect_from_now_on(site)
+        return self._shrunk.pop(site.name, None)
+
+    def _products(self, first: Site, x: torch.Tensor) -> dict[str, tuple[torch.Tensor, ...]]:
+        block, _, _ = first.name.rpartition(".")
+        names = [f"{block}.{leaf}" for leaf in self._others.get(_place(first.name), ())]
+        readers = (first, *(self._sites[name] for name in names if name in self._sites))
+        if len(readers) == 1:
+            return {}
+        if readers not in self._shared_a:
+            pairs = zip(*(self._matrices(reader) for reader in readers), strict=True)
+            self._shared_a[readers] = [torch.cat([a for a, _ in pair], -1) for pair in pairs]
+        products = [hyper_lora_shrink(x, a.to(x.device)).chunk(len(readers), -1) for a in self._shared_a[readers]]
+        return {reader.name: of_reader for reader, of_reader in zip(readers, zip(*products))}
+
+    def _expect_from_now_on(self, site: Site) -> None:
+        block, _, leaf = site.name.rpartition(".")
+        if site != self._first and block == self._first.name.rpartition(".")[0]:
+            # The keys of a dictionary: a set whose order does not change from process to process.
+            self._others.setdefault(_place(self._first.name), {})[leaf] = None
+
+
+def _place(name: str) -> str:
+    """A module's name without the numbers of its blocks."""
+    return re.sub(r"\.\d+(?=\.|$)", "", name)
