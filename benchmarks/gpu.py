@@ -2,6 +2,7 @@
 
 import generate
 import kernel
+import shared_input
 import torch
 import train_step
 
@@ -10,6 +11,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA device: `make bench` measures what a CPU does.")
     kernel.main()
+    shared_input.main()
     train_step.main()
     generate.main()
 

@@ -124,8 +124,11 @@ def forward(form: Callable[..., Tensor], inputs: list[Tensor]) -> Tensor:
 def check(name: str, form: Callable[..., Tensor], inputs: list[Tensor], reference: Form, cotangent: Tensor) -> None:
     """Refuse to time a form whose output or gradients are not those of the formula in float64."""
     wide = [t.detach().double().requires_grad_(t.requires_grad) for t in inputs]
-    actual, expected = step(form, inputs, cotangent), step(reference, wide, cotangent.double())
-    for left, right in zip(actual, expected):
+    refuse_if_off(name, step(form, inputs, cotangent), step(reference, wide, cotangent.double()))
+
+
+def refuse_if_off(name: str, actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
+    for left, right in zip(actual, expected, strict=True):
         error = ((left.double() - right).abs().max() / right.abs().max()).item()
         if not error <= TOLERANCE[left.dtype]:
             raise RuntimeError(f"{name}: off by {error:.2g} of the largest value, for a tensor {tuple(left.shape)}.")

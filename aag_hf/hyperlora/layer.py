@@ -82,7 +82,7 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
             shrunk = None if use_triton or bounds is not None else self.state.shrunk(name, site, dropped)
             for (a, b), u in zip(pairs, shrunk or (None,) * len(pairs)):
                 a, b = a.to(x.device), b.to(x.device)
-                of_question = bounds if len(a) > 1 else None
+                of_question = bounds if bounds is not None and len(a) > 1 else None
                 result = add(result, dropped, a, b, scale, of_question, use_triton, u)
         return result if bounds is None else result.view(shape)
 
