@@ -10,6 +10,7 @@ from peft.utils.quantization_utils import quantization_extra_repr, resolve_quant
 from torch import nn
 
 from aag_hf.hyperlora.config import HyperLoraConfig
+from aag_hf.hyperlora.spare_memory import SpareMemory
 from aag_hf.kernels.hyper_lora import hyper_lora_add, hyper_lora_add_
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class HyperLoraNetworks(nn.Module, HyperLoraLayer):
     def __init__(self, anchor: HyperLoraLinear):
         super().__init__()
         self.hyperlora_net = nn.ModuleDict()
+        self.spare_memory = SpareMemory()
         # In a tuple, so that it does not become a submodule.
         self._anchor = (anchor,)
 

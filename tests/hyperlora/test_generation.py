@@ -1,5 +1,7 @@
 """Decoding with one question's adapter merged into the weights."""
 
+import copy
+
 import pytest
 import torch
 from accelerate import cpu_offload
@@ -87,6 +89,43 @@ def test_the_weights_of_before_come_back_and_shared_ones_are_never_touched(base)
     assert all(changed) and all(others) and len(changed) == 6
     for name, parameter in weights(model).items():
         assert id(parameter) == before[name][0] and torch.equal(parameter, before[name][1])
+
+
+def test_each_question_is_merged_into_the_weights_of_then(base):
+    """Memory of a merge before is used again: nothing of that question, or of weights of then, may stay."""
+    model = with_adapter(base, static=True)
+    for question in features(3).split(1):
+        _, merged_scores = decode(model, features=question, merge_adapter=True)
+        torch.testing.assert_close(merged_scores, decode(model, features=question)[1])
+    with torch.no_grad():
+        for parameter in base.parameters():
+            parameter.mul_(1.5)
+    _, merged_scores = decode(model, features=features(), merge_adapter=True)
+    torch.testing.assert_close(merged_scores, decode(model, features=features())[1])
+    model.float()
+    _, merged_scores = decode(model, features=features(), merge_adapter=True)
+    torch.testing.assert_close(merged_scores, decode(model, features=features())[1], rtol=1e-3, atol=1e-3)
+
+
+def test_layers_an_adapter_leaves_out_keep_their_weights(base):
+    first, second = ("q_proj", "v_proj") if not base.config.is_encoder_decoder else ("q", "v")
+    settings = {"feature_dim": FEATURES, "r": 2, "init_weights": False}
+    model = get_peft_model(base, HyperLoraConfig(target_modules=[first], **settings))
+    model.add_adapter("second", HyperLoraConfig(target_modules=[second], **settings))
+    model.double().eval()
+    before = {name: p.detach().clone() for name, p in weights(model).items()}
+    for name in ("default", "second", "default"):
+        model.set_adapter(name)
+        _, merged_scores = decode(model, features=features(), merge_adapter=True)
+        torch.testing.assert_close(merged_scores, decode(model, features=features())[1])
+    assert all(torch.equal(p, before[name]) for name, p in weights(model).items())
+
+
+def test_a_copy_of_the_model_starts_without_the_memory(base):
+    model = with_adapter(base)
+    decode(model, features=features(), merge_adapter=True)
+    spare, of_copy = (m.get_base_model().hypernetworks.spare_memory._spare for m in (model, copy.deepcopy(model)))
+    assert spare and not of_copy
 
 
 def test_they_come_back_after_an_exception_too(base):
