@@ -38,8 +38,9 @@ def compare(
             let the rest of it be done: the share of these in what a case takes longer is its roofline share.
 
     Returns:
-        A row a case: median, 10 % and 90 % quantile in milliseconds, ratio of medians to the baseline's, the bytes a
-        call allocates at its peak, and the roofline share.
+        A row a case: median, 10 % and 90 % quantile in milliseconds, the ratio to the baseline (the median of those of
+        each round, which a machine that slows down for a while disturbs less than a ratio of medians), the bytes a call
+        allocates at its peak, and the roofline share.
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for case in cases.values():
@@ -59,7 +60,7 @@ def compare(
             "median_ms": round(1000 * medians[name], 4),
             "q10_ms": round(1000 * statistics.quantiles(values, n=10)[0], 4),
             "q90_ms": round(1000 * statistics.quantiles(values, n=10)[-1], 4),
-            "ratio": round(medians[name] / medians[baseline], 3),
+            "ratio": round(statistics.median(a / b for a, b in zip(values, seconds[baseline])), 3),
             **_machine(),
             "peak_bytes": peaks[name],
             "roofline_share": _roofline_share(name, medians, roofline),

@@ -66,6 +66,15 @@ def test_peak_memory_is_what_a_call_holds_at_once(benchmark):
     assert held["one"] == pytest.approx(1e6, rel=0.01) and held["two at once"] == pytest.approx(2e6, rel=0.01)
 
 
+def test_the_ratio_is_the_median_of_the_rounds(benchmark, monkeypatch):
+    """The machine is ten times as slow in the last of three rounds."""
+    _, measure = benchmark
+    timed = iter([1, 1, 1, 2, 1, 3, 10, 20])
+    monkeypatch.setattr(measure, "_seconds", lambda case, calls: next(timed))
+    rows = measure.compare("speed", {"base": list, "other": list}, "base", rounds=3)
+    assert [row["ratio"] for row in rows] == [1, 2]
+
+
 def test_roofline_share_is_of_the_time_beyond_the_base(benchmark):
     _, measure = benchmark
     medians = {"base": 1.0, "form": 3.0}
