@@ -19,12 +19,16 @@ Group = list[dict[str, str]]
 
 
 def latest() -> list[Group]:
-    """The cases of each benchmark, setting and device, in their order; of several runs the last."""
-    with (HERE / "results.csv").open(newline="", encoding="utf-8") as file:
-        rows = {(r["benchmark"], r["setting"], r["device"], r["case"]): r for r in csv.DictReader(file)}
+    """The cases of each benchmark, setting and device, in their order; of several runs all of the last, no other."""
     groups: dict[tuple[str, str, str], Group] = {}
-    for (benchmark, setting, device, _), row in rows.items():
-        groups.setdefault((benchmark, setting, device), []).append(row)
+    previous = None
+    with (HERE / "results.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            name = row["benchmark"], row["setting"], row["device"]
+            if name != previous or row["case"] in {other["case"] for other in groups[name]}:
+                groups[name] = []
+            groups[name].append(row)
+            previous = name
     return list(groups.values())
 
 
