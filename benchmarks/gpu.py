@@ -1,7 +1,10 @@
-"""Everything that is measured on a GPU, in one process: `make bench-gpu`."""
+"""Every benchmark on a GPU, in one process: `make bench-gpu`."""
 
+import compression
+import distillation_step
 import generate
 import kernel
+import question
 import shared_input
 import torch
 import train_step
@@ -10,10 +13,8 @@ import train_step
 def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA device: `make bench` measures what a CPU does.")
-    kernel.main()
-    shared_input.main()
-    train_step.main()
-    generate.main()
+    for script in (kernel, shared_input, train_step, generate, distillation_step, compression, question):
+        script.main()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Imports what `make bench-gpu` runs as if only torch, Triton, transformers, PEFT and NumPy were installed.
 
-`python tests/benchmarks/bare_environment.py` prints the shapes of a batch that the training benchmark builds.
+`python tests/benchmarks/bare_environment.py FILE` runs the benchmarks that use more than layers and decoding, on a tiny
+model, appends their rows to FILE, and prints the shapes of a batch that the training benchmark builds.
 """
 
 import sys
@@ -59,6 +60,12 @@ if __name__ == "__main__":
     sys.meta_path = [Without(finder, names) for finder in sys.meta_path if hasattr(finder, "find_spec")]
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
     import gpu
+    import measure
+    import models
 
+    measure.RESULTS = Path(sys.argv[1])
+    models.base_model = lambda: models._model(64, 64, layers=2, heads=4, key_value_heads=2, vocabulary=512)
+    for script in (gpu.distillation_step, gpu.compression, gpu.question):
+        script.main()
     padded, packed = gpu.train_step.unequal_rows()
     print(tuple(padded["input_ids"].shape), tuple(packed["input_ids"].shape))
