@@ -64,16 +64,16 @@ def test_zero_b_leaves_a_bf16_output_bit_for_bit():
     assert torch.equal(hyper_lora_add(base, x, a.float(), torch.zeros_like(b).float()), base)
 
 
-@pytest.mark.parametrize("rows_per_sample", [1, 4, 5])
+@pytest.mark.parametrize("rows_per_sample", [1, 8, 9])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_single_precision_adapters_beside_half_precision_rows(rows_per_sample, dtype):
-    """Up to 4 rows the adapter's part is not rounded on its way: it differs from the formula in its last digit only."""
+    """Up to 8 rows the adapter's part is not rounded on its way: it differs from the formula in its last digit only."""
     x, _, a, b, _ = (t.detach().float() for t in tensors((3, rows_per_sample), d_in=64))
     x, y = x.to(dtype), torch.zeros(3, rows_per_sample, 9, dtype=dtype)
     expected = hyper_lora_naive(x.double(), torch.zeros(9, 64).double(), a.double(), b.double(), scale=0.7)
     actual = hyper_lora_add(y, x, a, b, scale=0.7)
     assert actual.dtype == dtype
-    assert torch.equal(actual, expected.to(dtype)) == (rows_per_sample <= 4)
+    assert torch.equal(actual, expected.to(dtype)) == (rows_per_sample <= 8)
     torch.testing.assert_close(actual.double(), expected, rtol=0.05, atol=0.5)
 
 
