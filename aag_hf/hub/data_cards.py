@@ -1,6 +1,7 @@
 """Data set cards: what the files of a folder hold, and which command wrote each."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ def leave_data_card(
     if not all(_is_data(entry) for entry in folder.iterdir()):
         return
     metadata = replaceable_metadata(folder) or {}
-    files = {name: file for name, file in metadata.pop(FILES, {}).items() if (folder / name).is_file()}
+    known = metadata.pop(FILES, None)
+    files = {name: file for name, file in (known or {}).items() if (folder / name).is_file()}
     files[path.name] = {
         "rows": len(rows),
         "fields": list(dict.fromkeys(field for row in rows for field in row)),
@@ -89,7 +91,8 @@ def leave_data_card(
 
 def _data_card(files: dict[str, dict[str, Any]], metadata: dict[str, Any]) -> DatasetCard:
     """The card of some files, for each its `rows`, `fields`, `command` and `settings`, with more metadata."""
-    groups = _groups(files)
+    splits = _splits(files)
+    groups = _groups(files, splits)
     rows = sum(file["rows"] for file in files.values())
     present = dict.fromkeys(field for file in files.values() for field in file["fields"])
     ours = {
@@ -99,7 +102,7 @@ def _data_card(files: dict[str, dict[str, Any]], metadata: dict[str, Any]) -> Da
         "configs": [
             {
                 "config_name": name,
-                "data_files": [{"split": _split(file), "path": file} for file in members],
+                "data_files": [{"split": splits[file], "path": file} for file in members],
                 **({"default": True} if position == 0 and len(groups) > 1 else {}),
             }
             for position, (name, members) in enumerate(groups.items())
@@ -114,25 +117,37 @@ def _data_card(files: dict[str, dict[str, Any]], metadata: dict[str, Any]) -> Da
         title=NAMELESS,
         rows=f"{rows:,}",
         files={name: file | {"cell": _settings_cell(file["settings"])} for name, file in files.items()},
-        configs=[(name, ", ".join(map(_split, members))) for name, members in groups.items()],
+        configs=[(name, ", ".join(splits[file] for file in members)) for name, members in groups.items()],
         fields={name: FIELDS.get(name, "as in the source") for name in present},
         machine_written="generated_context" in present,
         ours=OURS,
     )
 
 
-def _groups(files: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+def _groups(files: dict[str, dict[str, Any]], splits: dict[str, str]) -> dict[str, list[str]]:
     """Files by configuration: `load_dataset` reads only those with the same fields as one; records first."""
     by_fields: dict[tuple[str, ...], list[str]] = {}
     for name, file in sorted(files.items(), key=lambda item: "question" not in item[1]["fields"]):
         by_fields.setdefault(tuple(sorted(file["fields"])), []).append(name)
     first, *others = by_fields.values()
-    return {"default": first} | {"_".join(map(_split, members)): members for members in others}
+    groups = {"default": first}
+    for members in others:
+        groups[_free_name("_".join(splits[file] for file in members), groups)] = members
+    return groups
 
 
-def _split(file: str) -> str:
-    """A file's name as that of a split, which has letters, digits and underscores only."""
-    return "".join(letter if letter.isalnum() else "_" for letter in file_stem(Path(file)))
+def _splits(files: Iterable[str]) -> dict[str, str]:
+    """Files' names as those of splits, which have letters, digits and underscores only, no two alike."""
+    splits: dict[str, str] = {}
+    for file in files:
+        letters = (letter if letter.isalnum() else "_" for letter in file_stem(Path(file)))
+        splits[file] = _free_name("".join(letters), splits.values())
+    return splits
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    numbered = (f"{name}_{number}" for number in count(2))
+    return next(free for free in chain([name], numbered) if free not in taken)
 
 
 def _settings_cell(settings: dict[str, Any]) -> str:

@@ -49,6 +49,17 @@ def test_one_card_tells_of_every_file_and_the_command_that_wrote_it(folder, onli
     assert str(folder.parent) not in str(card)
 
 
+def test_names_that_become_alike_stay_apart(tmp_path):
+    """Split names have no hyphen, and "default" is the configuration of the records."""
+    for name, rows in {"a-b": RECORDS, "a_b": RECORDS[:1], "default": PASSAGES}.items():
+        write_rows(rows, tmp_path / f"{name}.jsonl")
+        leave_data_card(tmp_path / f"{name}.jsonl", rows, "aag data")
+    records = load_dataset(str(tmp_path), "default", cache_dir=str(tmp_path / "cache"))
+    assert {name: len(split) for name, split in records.items()} == {"a_b": 2, "a_b_2": 1}
+    passages = load_dataset(str(tmp_path), "default_2", cache_dir=str(tmp_path / "cache"))
+    assert passages["default"]["title"][:] == ["Suva", "Chad"]
+
+
 def test_datasets_loads_the_folder_by_its_card(folder):
     write_rows(PASSAGES, folder / "documents.jsonl")
     leave_data_card(folder / "documents.jsonl", PASSAGES, "aag data")
