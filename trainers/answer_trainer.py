@@ -66,9 +66,9 @@ class AnswerTrainer(Seq2SeqTrainer):
 
     Raises:
         InputError: Metrics without generation; generation in evaluation with a causal model, whose rows already hold
-            the answers; `answer_metrics` of a model in shards; packed rows for several GPUs in one process; label
-            smoothing or a loss function, which would have no part in the loss; a collator's tokenizer with more tokens
-            than the model has embeddings; or checkpointing that gives wrong gradients (see
+            the answers; `answer_metrics` of a model in shards; packed rows for several GPUs in one process;
+            `dispatch_batches`; label smoothing or a loss function, which would have no part in the loss; a collator's
+            tokenizer with more tokens than the model has embeddings; or checkpointing that gives wrong gradients (see
             [`~.checkpointing.check_checkpointing`]).
     """
 
@@ -81,6 +81,7 @@ class AnswerTrainer(Seq2SeqTrainer):
         self._evaluation_sums: dict[str, list[Tensor]] = defaultdict(list)
         self._check_tokenizer()
         check_checkpointing(self.model, self.args, self.accelerator)
+        self._let_each_process_collate()
         if getattr(self.data_collator, "padding_free", False) and self.args.n_gpu > 1:
             raise InputError("padding_free rows cannot be divided among GPUs: start a process for each with torchrun.")
         if answer_metrics is not None and self.is_sharded:
@@ -103,6 +104,19 @@ class AnswerTrainer(Seq2SeqTrainer):
                 "compute_metrics needs generated answers: set predict_with_generate=True for an encoder-decoder model, "
                 "or give the trainer answer_metrics, an `aag_hf.evaluation.ReaderMetrics`."
             )
+
+    def _let_each_process_collate(self) -> None:
+        """Accelerate would have the first process collate for all, where the data set is a stream, and cut the batch.
+
+        Neither packed rows nor what a teacher cache gives can be cut by examples.
+        """
+        loading = self.accelerator.dataloader_config
+        if loading.dispatch_batches:
+            raise InputError(
+                "dispatch_batches cuts a batch by its examples, and not all of its tensors have a row for each: leave "
+                "it out of accelerator_config."
+            )
+        loading.dispatch_batches = False
 
     @property
     def is_sharded(self) -> bool:

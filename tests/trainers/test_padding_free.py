@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import get_peft_model
 from transformers import (
     AutoModelForCausalLM,
@@ -73,10 +74,9 @@ def check_equal(model, records, collator_of):
     padded, padded_labels, wanted = answers_and_gradients(model, collator_of(False)(records))
     packed, labels, got = answers_and_gradients(model, collator_of(True)(records))
     assert torch.equal(labels, padded_labels)
-    tolerance = {"rtol": 1e-3, "atol": 1e-4} if packed.dtype == torch.float32 else {}
-    torch.testing.assert_close(packed, padded, **tolerance)
-    for name, gradient in got.items():
-        torch.testing.assert_close(gradient, wanted[name], msg=lambda text, name=name: f"{name}: {text}", **tolerance)
+    for name, left, right in [("logits", packed, padded), *((name, got[name], wanted[name]) for name in got)]:
+        tolerance = {"rtol": 1e-3, "atol": 3e-5 * right.abs().max().item()} if packed.dtype == torch.float32 else {}
+        torch.testing.assert_close(left, right, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -142,6 +142,28 @@ def test_a_trainer_takes_the_same_steps(
     assert len(set(figures[0])) == 4
 
 
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("padding_free", [False, True])
+def test_a_stream_gives_the_steps_of_its_records_in_order(
+    reader, tiny_llama_dir, records, collator_of, options, tmp_path, padding_free, cached
+):
+    collator = collator_of(padding_free, teacher_context="compressed")
+    if cached:
+        teacher = AutoModelForCausalLM.from_pretrained(tiny_llama_dir).double()
+        key = {"key": {}, "top_k": None, "temperature": 1.0}
+        collator.teacher_cache = TeacherCache.build(teacher, collator, records, tmp_path / "cache", **key)
+    rows = Dataset.from_list(records)
+    losses = []
+    for data in (rows, rows.to_iterable_dataset()):
+        arguments = {**options, "max_steps": 3, "train_sampling_strategy": "sequential"}
+        trainer = ContextDistillationTrainer(
+            reader(), ContextDistillationConfig(**arguments), train_dataset=data, data_collator=collator
+        )
+        trainer.train()
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    assert len(losses[0]) == 3 and losses[1] == losses[0]
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_the_first_rows_of_a_batch(records, collator_of, rows):
     collator = collator_of(True)
@@ -183,6 +205,13 @@ def test_a_model_that_does_not_keep_rows_apart_is_refused(records, tiny_tokenize
 def test_what_cannot_be_packed_is_refused(reader, records, collator_of, tiny_tokenizer, options):
     with pytest.raises(InputError, match="padding_free is for causal models"):
         DataCollatorForContextDistillation(tiny_tokenizer, is_encoder_decoder=True, padding_free=True)
+    with pytest.raises(InputError, match="dispatch_batches cuts a batch"):
+        ContextDistillationTrainer(
+            reader(),
+            ContextDistillationConfig(**{**options, "accelerator_config": {"dispatch_batches": True}}),
+            train_dataset=records,
+            data_collator=collator_of(True),
+        )
     with pytest.raises(InputError, match="alignment compares row by row"):
         ContextDistillationTrainer(
             reader(),
