@@ -73,7 +73,7 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
         shape, bounds = result.shape, self.state.cu_seqlens
         if bounds is not None:
             x, result, bounds = x.flatten(0, -2), result.flatten(0, -2), bounds.to(x.device)
-        # The base layer's result has no other reader; a gradient may have, which in-place changes would forbid.
+        # Nobody else reads the base layer's result, unless a backward pass does.
         add = hyper_lora_add if torch.is_grad_enabled() else hyper_lora_add_
         for name in active:
             dropped = self.hyperlora_dropout[name](x) if self.training else x

@@ -29,15 +29,17 @@ class SharedShrinks:
         self._sites, self._matrices = sites, matrices
         self._others: dict[str, dict[str, None]] = {}
         self._input: weakref.ref[torch.Tensor] | None = None
-        self._version = 0
+        self._read_as = (0, False)
         self._first: Site
         self._shrunk: dict[str, tuple[torch.Tensor, ...]] = {}
-        self._shared_a: dict[tuple[Site, ...], list[torch.Tensor]] = {}
+        self._shared_a: dict[tuple[bool, tuple[Site, ...]], list[torch.Tensor]] = {}
 
     def shrunk(self, site: Site, x: torch.Tensor) -> tuple[torch.Tensor, ...] | None:
         """``(G, L, r)`` for each pair of the site, or ``None`` where no other layer is expected to read `x`."""
-        if self._version != x._version or self._input is None or self._input() is not x:
-            self._input, self._version, self._first = weakref.ref(x), x._version, site
+        # What was computed without gradients is of no use with them.
+        reads_as = x._version, torch.is_grad_enabled()
+        if self._read_as != reads_as or self._input is None or self._input() is not x:
+            self._input, self._read_as, self._first = weakref.ref(x), reads_as, site
             self._shrunk = self._products(site, x)
         elif site.name not in self._shrunk:
             self._expect_from_now_on(site)
@@ -49,10 +51,11 @@ class SharedShrinks:
         readers = (first, *(self._sites[name] for name in names if name in self._sites))
         if len(readers) == 1:
             return {}
-        if readers not in self._shared_a:
+        key = torch.is_grad_enabled(), readers
+        if key not in self._shared_a:
             pairs = zip(*(self._matrices(reader) for reader in readers), strict=True)
-            self._shared_a[readers] = [torch.cat([a for a, _ in pair], -1) for pair in pairs]
-        products = [hyper_lora_shrink(x, a.to(x.device)).chunk(len(readers), -1) for a in self._shared_a[readers]]
+            self._shared_a[key] = [torch.cat([a for a, _ in pair], -1) for pair in pairs]
+        products = [hyper_lora_shrink(x, a.to(x.device)).chunk(len(readers), -1) for a in self._shared_a[key]]
         return {reader.name: of_reader for reader, of_reader in zip(readers, zip(*products))}
 
     def _expect_from_now_on(self, site: Site) -> None:

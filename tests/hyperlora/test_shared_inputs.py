@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aag_hf import HyperLoraConfig, hyperlora_features
+from aag_hf.hyperlora import state
 
 RANK, WIDTH, FEATURES, QUESTIONS = 3, 16, 6, 2
 
@@ -140,6 +141,22 @@ def test_an_input_changed_in_between_is_read_anew():
     reads = ("alike", "k the same, changed", "alike")
     together, apart = (adapted(*reads, apart=apart)(x, features=features) for apart in (False, True))
     torch.testing.assert_close(together, apart)
+
+
+def test_gradients_after_a_pass_without_them_in_the_same_scope(monkeypatch):
+    """As on other devices, which share without gradients too."""
+    monkeypatch.setattr(state, "shares_shrinks", lambda device, with_gradients: True)
+    x, features = inputs()
+    of_models = []
+    for apart in (False, True):
+        model = adapted("alike", "alike", "alike", apart=apart)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        with hyperlora_features(model, features):
+            with torch.no_grad():
+                model(x)
+            of_models.append(torch.autograd.grad(model(x).square().sum(), parameters))
+    for got, wanted in zip(*of_models):
+        torch.testing.assert_close(got, wanted)
 
 
 def test_a_pass_does_not_depend_on_those_before_it():
