@@ -30,8 +30,8 @@ def merged_adapter(
 
     The weights of before come back as they were, bit for bit, also after an exception: they are put aside and not
     computed back, which takes the memory of the adapted layers once more. On a CPU that memory is kept for the next
-    merge, as long as the model lives. Models that share the weights are not touched. It takes the time of one to three
-    tokens, the first time of three to seven.
+    merge, as long as the model lives: copy merged weights that you want to keep. Models that share the weights are not
+    touched. It takes the time of one to three tokens, the first time of three to seven.
 
     Args:
         model: The base model inside a PEFT model with a HyperLoRA adapter.

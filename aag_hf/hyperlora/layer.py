@@ -73,8 +73,8 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
         shape, bounds = result.shape, self.state.cu_seqlens
         if bounds is not None:
             x, result, bounds = x.flatten(0, -2), result.flatten(0, -2), bounds.to(x.device)
-        # Nobody else reads the base layer's result, unless a backward pass does.
-        add = hyper_lora_add if torch.is_grad_enabled() else hyper_lora_add_
+        # Nobody else reads the base layer's result, unless a backward pass or a hook does.
+        add = hyper_lora_add if torch.is_grad_enabled() or self.base_layer._forward_hooks else hyper_lora_add_
         for name in active:
             dropped = self.hyperlora_dropout[name](x) if self.training else x
             site, scale, use_triton = self.sites[name], self.scaling[name], self.use_triton[name]

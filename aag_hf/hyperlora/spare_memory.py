@@ -9,7 +9,7 @@ import torch
 
 
 class SpareMemory:
-    """Tensors nobody reads any more, of a CPU: memory fresh from the system takes longer to get than to fill.
+    """Tensors that may be overwritten, of a CPU: memory fresh from the system takes longer to get than to fill.
 
     Other devices have allocators that keep it themselves. Copies of a model start without any.
     """
@@ -19,8 +19,10 @@ class SpareMemory:
 
     def take(self, like: torch.Tensor) -> torch.Tensor:
         """A contiguous tensor of any content and of the shape, dtype and device of `like`."""
+        # Tensors of inference mode cannot be changed outside.
+        wanted = like.shape, like.dtype, like.device, torch.is_inference_mode_enabled()
         for place, tensor in enumerate(self._spare):
-            if (tensor.shape, tensor.dtype, tensor.device) == (like.shape, like.dtype, like.device):
+            if (tensor.shape, tensor.dtype, tensor.device, tensor.is_inference()) == wanted:
                 return self._spare.pop(place)
         return torch.empty_like(like, requires_grad=False, memory_format=torch.contiguous_format)
 

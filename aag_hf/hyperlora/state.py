@@ -51,7 +51,7 @@ class GeneratedAdapters:
             name: {kind: [(a.to(dtype).unbind(), b.to(dtype).unbind()) for a, b in pairs] for kind, pairs in of.items()}
             for name, of in matrices.items()
         }
-        self._shared = {name: SharedShrinks(of, functools.partial(self.matrices, name)) for name, of in sites.items()}
+        self._shared = {name: SharedShrinks(of) for name, of in sites.items()}
 
     def matrices(self, adapter_name: str, site: Site) -> list[Matrices]:
         """A ``(batch, d_in, r)`` and B ``(batch, r, d_out)`` of one site; a static part follows, with a batch of 1."""
@@ -64,7 +64,8 @@ class GeneratedAdapters:
             return None
         if not shares_shrinks(x.device.type, torch.is_grad_enabled()):
             return None
-        return self._shared[adapter_name].shrunk(site, x)
+        # Not kept there: a cycle would keep the adapters until the collector finds it.
+        return self._shared[adapter_name].shrunk(site, x, functools.partial(self.matrices, adapter_name))
 
 
 class AdaptersOnDemand:

@@ -84,9 +84,7 @@ def hyper_lora_add(
     Raises:
         ValueError: Shapes that do not fit each other.
     """
-    if _triton_dtype(x, y, a, b, use_triton) is None:
-        y = y.clone()
-    return hyper_lora_add_(y, x, a, b, scale, cu_seqlens, use_triton, shrunk)
+    return _add(y, x, a, b, scale, cu_seqlens, use_triton, shrunk, in_place=False)
 
 
 def hyper_lora_add_(
@@ -102,7 +100,7 @@ def hyper_lora_add_(
     """`hyper_lora_add` for a `y` that nobody else needs: the result may take its place in memory.
 
     Args:
-        y: As in `hyper_lora_add`, like all others.
+        y: As in `hyper_lora_add`, like all others; every element has memory of its own.
 
     Returns:
         As `hyper_lora_add`; `y` itself must not be used any more.
@@ -110,20 +108,7 @@ def hyper_lora_add_(
     Raises:
         ValueError: Shapes that do not fit each other.
     """
-    _check_shapes(x, a, b, y.shape[-1], cu_seqlens)
-    dtype = _triton_dtype(x, y, a, b, use_triton)
-    if dtype is not None:
-        y, x, a, b = (tensor.to(dtype) for tensor in (y, x, a, b))
-        return triton_path.hyper_lora_add(y, x, a, b, scale, cu_seqlens)
-    if cu_seqlens is not None:
-        return _add_packed(y, x, a, b, scale, cu_seqlens)
-    x_rows, y_rows = _by_sample(x, a.shape[0]), _by_sample(y, a.shape[0])
-    if a.dtype == b.dtype == torch.float32 and computes_in_single_precision(x.device.type, x.dtype, x_rows.shape[1]):
-        y_rows.add_(torch.bmm(torch.bmm(x_rows.float(), a), b), alpha=scale)
-    else:
-        shrunk = hyper_lora_shrink(x_rows, a) if shrunk is None else shrunk
-        y_rows.baddbmm_(shrunk.to(y.dtype), b.to(y.dtype), alpha=scale)
-    return y if y_rows is y else y_rows.reshape(y.shape)
+    return _add(y, x, a, b, scale, cu_seqlens, use_triton, shrunk, in_place=True)
 
 
 def hyper_lora_shrink(x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
@@ -179,6 +164,35 @@ def gated_lora_linear(
     expanded = (shrunk * gate).reshape(-1, r * gates)
     y = torch.addmm(F.linear(rows, weight, bias), expanded, w2b.reshape(r * gates, -1), alpha=scale)
     return y.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _add(
+    y: torch.Tensor,
+    x: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    scale: float,
+    cu_seqlens: torch.Tensor | None,
+    use_triton: bool,
+    shrunk: torch.Tensor | None,
+    in_place: bool,
+) -> torch.Tensor:
+    _check_shapes(x, a, b, y.shape[-1], cu_seqlens)
+    dtype = _triton_dtype(x, y, a, b, use_triton)
+    if dtype is not None:
+        y, x, a, b = (tensor.to(dtype) for tensor in (y, x, a, b))
+        return triton_path.hyper_lora_add(y, x, a, b, scale, cu_seqlens)
+    if cu_seqlens is not None:
+        return _add_packed(y, x, a, b, scale, cu_seqlens)
+    x_rows, y_rows = _by_sample(x, a.shape[0]), _by_sample(y, a.shape[0])
+    if a.dtype == b.dtype == torch.float32 and computes_in_single_precision(x.device.type, x.dtype, x_rows.shape[1]):
+        update = torch.bmm(torch.bmm(x_rows.float(), a), b)
+        result = y_rows.add_(update, alpha=scale) if in_place else torch.add(y_rows, update, alpha=scale).to(y.dtype)
+    else:
+        shrunk = hyper_lora_shrink(x_rows, a) if shrunk is None else shrunk
+        expand = torch.Tensor.baddbmm_ if in_place else torch.baddbmm
+        result = expand(y_rows, shrunk.to(y.dtype), b.to(y.dtype), alpha=scale)
+    return result if y_rows is y else result.reshape(y.shape)
 
 
 def _triton_dtype(

@@ -107,6 +107,23 @@ def test_each_question_is_merged_into_the_weights_of_then(base):
     torch.testing.assert_close(merged_scores, decode(model, features=features())[1], rtol=1e-3, atol=1e-3)
 
 
+def test_a_merge_takes_the_memory_of_the_one_before_and_no_more(base):
+    model = with_adapter(base)
+    places = []
+    for question in features(3).split(1):
+        decode(model, features=question, merge_adapter=True)
+        places.append(sorted(t.data_ptr() for t in model.get_base_model().hypernetworks.spare_memory._spare))
+    assert places[0] and places[0] == places[1] == places[2]
+
+
+def test_merges_in_and_outside_inference_mode(base):
+    model = with_adapter(base)
+    _, scores = decode(model, features=features())
+    for inference in (True, False, True):
+        with torch.inference_mode(inference):
+            torch.testing.assert_close(decode(model, features=features(), merge_adapter=True)[1], scores)
+
+
 def test_layers_an_adapter_leaves_out_keep_their_weights(base):
     first, second = ("q_proj", "v_proj") if not base.config.is_encoder_decoder else ("q", "v")
     settings = {"feature_dim": FEATURES, "r": 2, "init_weights": False}

@@ -236,6 +236,39 @@ def test_exported_lora_gives_the_same_logits(kind, variant, tmp_path):
     torch.testing.assert_close(plain.merge_and_unload()(**without_features(inputs)).logits, expected)
 
 
+class Remembering(torch.nn.Linear):
+    """Remembers where its last output lay."""
+
+    def forward(self, x):
+        output = super().forward(x)
+        self.place = output.data_ptr()
+        return output
+
+
+class OneLayer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q = Remembering(4, 5)
+
+    def forward(self, x):
+        return self.q(x)
+
+
+def test_the_base_layers_output_is_changed_only_where_nobody_reads_it():
+    config = HyperLoraConfig(feature_dim=FEATURES, r=2, target_modules=["q"], init_weights=False)
+    model = get_peft_model(OneLayer(), config).double()
+    layer = model.get_base_model().q
+    x, features = torch.randn(2, 3, 4).double(), torch.randn(2, FEATURES).double()
+    with torch.no_grad():
+        assert model(x, features=features).data_ptr() == layer.base_layer.place
+    assert model(x, features=features).data_ptr() != layer.base_layer.place
+    seen = []
+    layer.base_layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.no_grad():
+        model(x, features=features)
+        assert torch.equal(seen[0], layer.base_layer(x))
+
+
 def test_scope_for_calls_below_the_model(tiny_t5_dir):
     kind = (AutoModelForSeq2SeqLM, tiny_t5_dir, "SEQ_2_SEQ_LM", ["q", "v"])
     model, inputs = make(kind), batch(2)

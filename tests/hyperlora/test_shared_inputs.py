@@ -1,5 +1,7 @@
 """Layers that read one tensor have one product with it, and every layer the adapter's part that is its own."""
 
+import gc
+import weakref
 from collections import Counter
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 from peft import get_peft_model
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from aag_hf import HyperLoraConfig, hyperlora_features
 from aag_hf.hyperlora import state
@@ -20,7 +23,7 @@ class Block(nn.Module):
     def __init__(self, reads: str, apart: bool):
         super().__init__()
         self.q, self.k, self.v, self.o = (nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(4))
-        self.reads, self.apart = reads, apart
+        self.reads, self.apart, self.widen = reads, apart, False
 
     def read(self, layer, x):
         return layer(x.view_as(x) if self.apart else x)
@@ -30,7 +33,7 @@ class Block(nn.Module):
         if self.reads == "q twice":
             q = q + self.read(self.q, x)
         if self.reads == "k another tensor":
-            k = self.read(self.k, x * 2)
+            k = self.read(self.k, torch.cat([x, x], -1) if self.widen else x * 2)
         elif self.reads == "k the same, changed":
             k = self.read(self.k, x.add_(1))
         else:
@@ -97,7 +100,7 @@ def test_what_the_first_block_reads_as_one_the_others_multiply_as_one():
 
 
 def test_a_layer_that_reads_twice_counts_once_among_those_that_share():
-    assert products(adapted("q twice", "q twice"), *inputs()) == {RANK: 5 + 2, 3 * RANK: 1}
+    assert products(adapted("q twice", "q twice"), *inputs()) == {RANK: 5 + 1, 3 * RANK: 2}
 
 
 def test_a_static_part_is_shared_too():
@@ -157,6 +160,51 @@ def test_gradients_after_a_pass_without_them_in_the_same_scope(monkeypatch):
             of_models.append(torch.autograd.grad(model(x).square().sum(), parameters))
     for got, wanted in zip(*of_models):
         torch.testing.assert_close(got, wanted)
+
+
+def test_what_a_pass_made_goes_with_it():
+    """Not only when the garbage collector comes by."""
+    model, (x, features) = adapted("alike", "alike"), inputs()
+    layer = model.get_base_model().blocks[0].q
+    gc.disable()
+    try:
+        with hyperlora_features(model, features):
+            model(x)
+            adapters = weakref.ref(layer.state)
+        assert adapters() is None
+    finally:
+        gc.enable()
+
+
+def test_blocks_that_are_computed_again_repeat_themselves():
+    """Also those of a model that checkpoints them on its own."""
+    model, (x, features) = adapted("alike", "alike", "alike"), inputs()
+    blocks = model.get_base_model().blocks
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    wanted = torch.autograd.grad(model(x, features=features).square().sum(), parameters)
+    with hyperlora_features(model, features):
+        y = torch.tanh(x)
+        for block in blocks:
+            y = checkpoint(block, y, use_reentrant=False)
+        got = torch.autograd.grad(y.square().sum(), parameters)
+    for left, right in zip(got, wanted):
+        assert torch.equal(left, right)
+
+
+def test_only_layers_of_one_width_can_share():
+    """The second block's k reads something else, of another width."""
+    outputs = []
+    for apart in (False, True):
+        torch.manual_seed(0)
+        model = Blocks(("alike", "k another tensor"), apart)
+        model.blocks[1].k = nn.Linear(2 * WIDTH, WIDTH, bias=False)
+        model.blocks[1].widen = True
+        config = HyperLoraConfig(
+            r=RANK, feature_dim=FEATURES, hidden_dim=8, target_modules=["q", "k", "v", "o"], init_weights=False
+        )
+        x, features = inputs()
+        outputs.append(get_peft_model(model.double(), config).double()(x, features=features))
+    torch.testing.assert_close(*outputs)
 
 
 def test_a_pass_does_not_depend_on_those_before_it():
