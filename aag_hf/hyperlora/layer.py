@@ -11,7 +11,7 @@ from torch import nn
 
 from aag_hf.hyperlora.config import HyperLoraConfig
 from aag_hf.hyperlora.spare_memory import SpareMemory
-from aag_hf.kernels.hyper_lora import hyper_lora_add, hyper_lora_add_
+from aag_hf.kernels.hyper_lora import hyper_lora_add
 
 if TYPE_CHECKING:
     from aag_hf.hyperlora.hypernetwork import HyperNetwork, Site
@@ -74,7 +74,7 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
         if bounds is not None:
             x, result, bounds = x.flatten(0, -2), result.flatten(0, -2), bounds.to(x.device)
         # Nobody else reads the base layer's result, unless a backward pass or a hook does.
-        add = hyper_lora_add if torch.is_grad_enabled() or self.base_layer._forward_hooks else hyper_lora_add_
+        in_place = not (torch.is_grad_enabled() or self.base_layer._forward_hooks)
         for name in active:
             dropped = self.hyperlora_dropout[name](x) if self.training else x
             site, scale, use_triton = self.sites[name], self.scaling[name], self.use_triton[name]
@@ -84,7 +84,7 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
             for (a, b), u in zip(pairs, shrunk or (None,) * len(pairs)):
                 a, b = a.to(x.device), b.to(x.device)
                 of_question = bounds if bounds is not None and len(a) > 1 else None
-                result = add(result, dropped, a, b, scale, of_question, use_triton, u)
+                result = hyper_lora_add(result, dropped, a, b, scale, of_question, use_triton, u, in_place)
         return result if bounds is None else result.view(shape)
 
     def extra_repr(self) -> str:

@@ -3,7 +3,6 @@
 from aag_hf.kernels.hyper_lora.functional import (
     gated_lora_linear,
     hyper_lora_add,
-    hyper_lora_add_,
     hyper_lora_linear,
     hyper_lora_shrink,
 )
@@ -12,7 +11,6 @@ from aag_hf.kernels.hyper_lora.naive import hyper_lora_naive
 __all__ = [
     "gated_lora_linear",
     "hyper_lora_add",
-    "hyper_lora_add_",
     "hyper_lora_linear",
     "hyper_lora_naive",
     "hyper_lora_shrink",

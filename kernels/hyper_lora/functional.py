@@ -58,7 +58,7 @@ def hyper_lora_linear(
         bias = None if bias is None else bias.to(dtype)
         x, weight, a, b = (tensor.to(dtype) for tensor in (x, weight, a, b))
         return triton_path.hyper_lora_linear(x, weight, a, b, bias, scale, cu_seqlens)
-    return hyper_lora_add_(F.linear(x, weight, bias), x, a, b, scale, cu_seqlens)
+    return hyper_lora_add(F.linear(x, weight, bias), x, a, b, scale, cu_seqlens, in_place=True)
 
 
 def hyper_lora_add(
@@ -70,6 +70,7 @@ def hyper_lora_add(
     cu_seqlens: torch.Tensor | None = None,
     use_triton: bool = False,
     shrunk: torch.Tensor | None = None,
+    in_place: bool = False,
 ) -> torch.Tensor:
     """``y + scale · (x a) b`` with each sample's own a and b, for a base layer that computed `y` in its own way.
 
@@ -77,6 +78,8 @@ def hyper_lora_add(
         y: ``(..., d_out)``, the base layer's output for `x`.
         x: As in `hyper_lora_linear`, like `a`, `b`, `scale`, `cu_seqlens` and `use_triton`.
         shrunk: `hyper_lora_shrink` of `x` and `a`, where it is known already; for rows that are not packed.
+        in_place: Let the result take the memory of `y` where it can: `y`, whose elements each have memory of their own,
+            must not be used any more.
 
     Returns:
         A tensor of the shape and dtype of `y`.
@@ -84,31 +87,22 @@ def hyper_lora_add(
     Raises:
         ValueError: Shapes that do not fit each other.
     """
-    return _add(y, x, a, b, scale, cu_seqlens, use_triton, shrunk, in_place=False)
-
-
-def hyper_lora_add_(
-    y: torch.Tensor,
-    x: torch.Tensor,
-    a: torch.Tensor,
-    b: torch.Tensor,
-    scale: float = 1.0,
-    cu_seqlens: torch.Tensor | None = None,
-    use_triton: bool = False,
-    shrunk: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """`hyper_lora_add` for a `y` that nobody else needs: the result may take its place in memory.
-
-    Args:
-        y: As in `hyper_lora_add`, like all others; every element has memory of its own.
-
-    Returns:
-        As `hyper_lora_add`; `y` itself must not be used any more.
-
-    Raises:
-        ValueError: Shapes that do not fit each other.
-    """
-    return _add(y, x, a, b, scale, cu_seqlens, use_triton, shrunk, in_place=True)
+    _check_shapes(x, a, b, y.shape[-1], cu_seqlens)
+    dtype = _triton_dtype(x, y, a, b, use_triton)
+    if dtype is not None:
+        y, x, a, b = (tensor.to(dtype) for tensor in (y, x, a, b))
+        return triton_path.hyper_lora_add(y, x, a, b, scale, cu_seqlens)
+    if cu_seqlens is not None:
+        return _add_packed(y, x, a, b, scale, cu_seqlens)
+    x_rows, y_rows = _by_sample(x, a.shape[0]), _by_sample(y, a.shape[0])
+    if a.dtype == b.dtype == torch.float32 and computes_in_single_precision(x.device.type, x.dtype, x_rows.shape[1]):
+        update = torch.bmm(torch.bmm(x_rows.float(), a), b)
+        result = y_rows.add_(update, alpha=scale) if in_place else torch.add(y_rows, update, alpha=scale).to(y.dtype)
+    else:
+        shrunk = hyper_lora_shrink(x_rows, a) if shrunk is None else shrunk
+        expand = torch.Tensor.baddbmm_ if in_place else torch.baddbmm
+        result = expand(y_rows, shrunk.to(y.dtype), b.to(y.dtype), alpha=scale)
+    return result if y_rows is y else result.reshape(y.shape)
 
 
 def hyper_lora_shrink(x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
@@ -120,6 +114,9 @@ def hyper_lora_shrink(x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
 
     Returns:
         ``(G, P·L, n)`` in the dtype of `x`.
+
+    Raises:
+        RuntimeError: Shapes that do not fit each other.
     """
     return torch.bmm(_by_sample(x, a.shape[0]), a.to(x.dtype))
 
@@ -164,35 +161,6 @@ def gated_lora_linear(
     expanded = (shrunk * gate).reshape(-1, r * gates)
     y = torch.addmm(F.linear(rows, weight, bias), expanded, w2b.reshape(r * gates, -1), alpha=scale)
     return y.reshape(*x.shape[:-1], weight.shape[0])
-
-
-def _add(
-    y: torch.Tensor,
-    x: torch.Tensor,
-    a: torch.Tensor,
-    b: torch.Tensor,
-    scale: float,
-    cu_seqlens: torch.Tensor | None,
-    use_triton: bool,
-    shrunk: torch.Tensor | None,
-    in_place: bool,
-) -> torch.Tensor:
-    _check_shapes(x, a, b, y.shape[-1], cu_seqlens)
-    dtype = _triton_dtype(x, y, a, b, use_triton)
-    if dtype is not None:
-        y, x, a, b = (tensor.to(dtype) for tensor in (y, x, a, b))
-        return triton_path.hyper_lora_add(y, x, a, b, scale, cu_seqlens)
-    if cu_seqlens is not None:
-        return _add_packed(y, x, a, b, scale, cu_seqlens)
-    x_rows, y_rows = _by_sample(x, a.shape[0]), _by_sample(y, a.shape[0])
-    if a.dtype == b.dtype == torch.float32 and computes_in_single_precision(x.device.type, x.dtype, x_rows.shape[1]):
-        update = torch.bmm(torch.bmm(x_rows.float(), a), b)
-        result = y_rows.add_(update, alpha=scale) if in_place else torch.add(y_rows, update, alpha=scale).to(y.dtype)
-    else:
-        shrunk = hyper_lora_shrink(x_rows, a) if shrunk is None else shrunk
-        expand = torch.Tensor.baddbmm_ if in_place else torch.baddbmm
-        result = expand(y_rows, shrunk.to(y.dtype), b.to(y.dtype), alpha=scale)
-    return result if y_rows is y else result.reshape(y.shape)
 
 
 def _triton_dtype(

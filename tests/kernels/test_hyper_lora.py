@@ -6,7 +6,6 @@ import torch
 from aag_hf.kernels.hyper_lora import (
     gated_lora_linear,
     hyper_lora_add,
-    hyper_lora_add_,
     hyper_lora_linear,
     hyper_lora_naive,
 )
@@ -94,8 +93,8 @@ def test_only_the_form_in_place_takes_the_memory_of_y(case, dtype):
     expected = hyper_lora_add(y, x, a, b, scale=0.7)
     assert torch.equal(y, before) and not torch.equal(expected, before)
     strided = y.transpose(0, 1).clone(memory_format=torch.contiguous_format).transpose(0, 1)
-    assert torch.equal(hyper_lora_add_(strided, x, a, b, scale=0.7), expected)
-    result = hyper_lora_add_(y, x, a, b, scale=0.7)
+    assert torch.equal(hyper_lora_add(strided, x, a, b, scale=0.7, in_place=True), expected)
+    result = hyper_lora_add(y, x, a, b, scale=0.7, in_place=True)
     assert torch.equal(result, expected) and result.data_ptr() == y.data_ptr()
 
 
