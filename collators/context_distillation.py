@@ -11,7 +11,7 @@ from aag_hf.collators.fid import DataCollatorForFiD
 from aag_hf.collators.padding import IGNORE_INDEX, pack, pad, pad_inputs, pad_sequence_to_sequence
 from aag_hf.collators.prompts import check_prompt, encode_marked_prompt, encode_target
 from aag_hf.data.contexts import READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource, context_of, target_of
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 if TYPE_CHECKING:
     from aag_hf.trainers import TeacherCache

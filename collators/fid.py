@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from aag_hf.collators.prompts import mark_tokens
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 _BEFORE_QUESTION = "question: "
 

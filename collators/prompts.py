@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 Span = tuple[int, int]
 

@@ -10,7 +10,7 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from aag_hf.collators.padding import IGNORE_INDEX
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.hyperlora.layer import HyperLoraLinear
 
 QUESTION_MASK = "question_mask"

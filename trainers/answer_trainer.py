@@ -14,7 +14,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import BestRun, EvalLoopOutput, TrainOutput
 
 from aag_hf.collators.padding import IGNORE_INDEX
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.trainers.answer_logits import (
     PACKED,
     QUESTION_MASK,

@@ -4,7 +4,7 @@ from accelerate import Accelerator, DistributedType
 from torch import nn
 from transformers import TrainingArguments
 
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.hyperlora.state import CONTAINER
 from aag_hf.trainers.answer_logits import innermost
 

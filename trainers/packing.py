@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from aag_hf.collators.padding import IGNORE_INDEX
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.trainers.answer_logits import PACKED, answer_logits, innermost
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from aag_hf.data.contexts import GENERATOR_PROMPT, READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 
 class AwakeningConfig(PretrainedConfig):

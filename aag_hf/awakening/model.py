@@ -29,7 +29,7 @@ from aag_hf.awakening.sharing import share_weights
 from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForContextGeneration
 from aag_hf.data.contexts import ContextSource, joined_passages
 from aag_hf.data.embedded import resolve_model
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.fid import FiDT5Config, FiDT5ForConditionalGeneration
 from aag_hf.hub import leave_model_card, push_folder
 from aag_hf.hyperlora.config import HYPERLORA

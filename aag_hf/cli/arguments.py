@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from trl import TrlParser
 
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 COMMANDS = {
     "data": "convert a data set into records",

@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from aag_hf.cli.arguments import parse_arguments
-from aag_hf.data.errors import InputError
 from aag_hf.data.progress import resume_map
 from aag_hf.data.records import read_records
+from aag_hf.errors import InputError
 from aag_hf.hub import leave_data_card
 
 _DTYPES = ("float32", "bfloat16", "float16")

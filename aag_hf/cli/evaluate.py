@@ -11,8 +11,8 @@ from rich.console import Console
 from aag_hf.awakening import AwakeningModel
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.options import LoadingOptions, device, processes, use_threads
-from aag_hf.data.errors import InputError
 from aag_hf.data.records import read_records
+from aag_hf.errors import InputError
 from aag_hf.evaluation.controls import Control
 from aag_hf.evaluation.evaluator import evaluate_reader
 from aag_hf.evaluation.report import plot_results, results_table, write_json

@@ -15,8 +15,8 @@ from aag_hf import to_lora
 from aag_hf.awakening import AwakeningModel
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.stage import is_finished, new_directory
-from aag_hf.data.errors import InputError
 from aag_hf.data.records import read_records
+from aag_hf.errors import InputError
 
 
 @dataclass

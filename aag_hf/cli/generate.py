@@ -15,10 +15,10 @@ from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.options import ModelOptions, device, refuse_processes, use_threads
 from aag_hf.collators import DataCollatorForContextGeneration
 from aag_hf.data.contexts import GENERATOR_PROMPT
-from aag_hf.data.errors import InputError
 from aag_hf.data.folds import fold_of
 from aag_hf.data.progress import resume_map
 from aag_hf.data.records import read_records
+from aag_hf.errors import InputError
 from aag_hf.evaluation.contexts import context_report
 from aag_hf.hub import leave_data_card
 

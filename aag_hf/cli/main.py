@@ -8,7 +8,7 @@ from importlib import import_module
 from transformers.utils import logging
 
 from aag_hf.cli.arguments import COMMANDS
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,8 +11,8 @@ from huggingface_hub.constants import REPOCARD_NAME
 from rich.console import Console
 
 from aag_hf.cli.arguments import parse_arguments
-from aag_hf.data.errors import InputError
 from aag_hf.data.jsonl import write_whole
+from aag_hf.errors import InputError
 from aag_hf.evaluation.report import results_markdown
 from aag_hf.hub import model_card, push_folder
 from aag_hf.hub.artefacts import describer_of

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 SETTINGS = "settings.json"
 

@@ -32,8 +32,8 @@ from aag_hf.cli.training import (
 from aag_hf.collators import DataCollatorForContextDistillation
 from aag_hf.data.contexts import READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource, context_of
 from aag_hf.data.embedded import resolve_model
-from aag_hf.data.errors import InputError
 from aag_hf.data.records import read_records
+from aag_hf.errors import InputError
 from aag_hf.evaluation import ReaderMetrics
 from aag_hf.hub.cards import without_folder
 from aag_hf.questions import QuestionEncoder

@@ -18,9 +18,9 @@ from aag_hf.cli.training import begin, gathered_weights, run, settings_of, whole
 from aag_hf.collators import DataCollatorForContextGeneration
 from aag_hf.data.contexts import GENERATOR_PROMPT
 from aag_hf.data.embedded import resolve_model
-from aag_hf.data.errors import InputError
 from aag_hf.data.folds import fold_of
 from aag_hf.data.records import read_records
+from aag_hf.errors import InputError
 from aag_hf.trainers import ContextGeneratorConfig, ContextGeneratorTrainer
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aag_hf.data.answers import has_answer
-from aag_hf.data.errors import InputError
 from aag_hf.data.ranking import question_losses
 from aag_hf.data.records import check_passage
+from aag_hf.errors import InputError
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^a-z])")
 

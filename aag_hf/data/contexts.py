@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 ContextSource = Literal["none", "generated", "compressed", "passages"]
 

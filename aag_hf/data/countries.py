@@ -5,7 +5,7 @@ import unicodedata
 from typing import Any
 
 from aag_hf.data.answers import has_answer
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 _DEV_SHARE, _TEST_SHARE = 0.10, 0.16
 

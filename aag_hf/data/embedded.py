@@ -6,7 +6,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 EMBEDDED = "embedded"
 EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -1,8 +1,5 @@
-"""The one exception for input that cannot be used."""
+"""The error of records that cannot be used, where readers of data look for it."""
 
+from aag_hf.errors import InputError
 
-class InputError(ValueError):
-    """Something the user gave is wrong; the message names it, says what was expected and what to do.
-
-    The command line prints it without a traceback.
-    """
+__all__ = ["InputError"]

@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from aag_hf.data.errors import InputError
 from aag_hf.data.jsonl import encode_row, write_whole
 from aag_hf.data.records import read_records, write_records
+from aag_hf.errors import InputError
 
 Records = list[dict[str, Any]]
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aag_hf.data.errors import InputError
 from aag_hf.data.formats import to_record
 from aag_hf.data.jsonl import SUFFIXES, file_stem, read_rows, write_rows
+from aag_hf.errors import InputError
 
 if TYPE_CHECKING:
     from datasets import Dataset

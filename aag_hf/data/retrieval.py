@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from aag_hf.data.answers import has_answer
-from aag_hf.data.errors import InputError
 from aag_hf.data.jsonl import read_rows
 from aag_hf.data.records import check_passage
+from aag_hf.errors import InputError
 
 Passage = dict[str, Any]
 

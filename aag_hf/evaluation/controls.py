@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 import torch
 
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 Control = Literal["none", "shuffled", "shuffled_within_relation", "mean", "off"]
 

@@ -9,7 +9,7 @@ from accelerate import PartialState
 
 from aag_hf.awakening import AwakeningModel
 from aag_hf.data.contexts import context_of
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.evaluation.controls import Control, controlled_features
 from aag_hf.evaluation.processes import all_shares, own_share
 from aag_hf.evaluation.scores import METRICS, score_predictions, summarise

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from aag_hf.data.answers import has_answer, normalize_answer
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 __all__ = ["exact_match", "f1_score", "best_subspan_em", "has_answer"]
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.fid.configuration import FiDT5Config
 from aag_hf.fid.modeling import FID_KEY_MAPPING, FiDT5ForConditionalGeneration
 

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Stack
 from transformers.utils.generic import can_return_tuple
 
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.fid.configuration import FiDT5Config
 from aag_hf.hub.saving import SavedWithCard
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 
 class QuestionEncoderConfig(PretrainedConfig):

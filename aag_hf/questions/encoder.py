@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 from transformers.utils import cached_file
 
 from aag_hf.data.embedded import resolve_model
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.hub.saving import SavedWithCard
 from aag_hf.questions.configuration import QuestionEncoderConfig
 from aag_hf.questions.whitening import fit_whitening

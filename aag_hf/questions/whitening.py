@@ -2,7 +2,7 @@
 
 import torch
 
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 # Relative to the largest eigenvalue; directions below it are rounding noise that whitening would blow up.
 SMALLEST_EIGENVALUE = 1e-9

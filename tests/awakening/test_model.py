@@ -13,7 +13,7 @@ from aag_hf import AwakeningConfig, AwakeningModel, AwakeningPipeline, HyperLora
 from aag_hf.awakening import share_weights
 from aag_hf.awakening.decoding import first_line, generate_texts
 from aag_hf.awakening.model import load_part
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 QUESTIONS = [f"what is the {noun} of {place}?" for noun in ("capital", "currency") for place in "ABCDEFG"]
 

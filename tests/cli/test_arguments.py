@@ -6,7 +6,7 @@ import pytest
 
 from aag_hf.cli.arguments import COMMANDS, parse_arguments
 from aag_hf.cli.main import main
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 
 @dataclass

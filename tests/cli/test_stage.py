@@ -3,7 +3,7 @@
 import pytest
 
 from aag_hf.cli.stage import is_finished, new_directory
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 
 def test_a_folder_appears_when_it_is_complete(tmp_path):

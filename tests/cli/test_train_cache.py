@@ -9,7 +9,7 @@ from transformers import LlamaForCausalLM
 from aag_hf.awakening import AwakeningConfig
 from aag_hf.cli.train import TrainOptions, train
 from aag_hf.data import write_records
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.trainers import ContextDistillationConfig
 
 

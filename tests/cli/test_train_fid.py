@@ -9,8 +9,8 @@ import torch
 from aag_hf.awakening import AwakeningModel
 from aag_hf.cli.main import main
 from aag_hf.data.countries import load_countries
-from aag_hf.data.errors import InputError
 from aag_hf.data.records import read_records, write_records
+from aag_hf.errors import InputError
 from aag_hf.evaluation import evaluate_reader
 from aag_hf.fid import FiDT5ForConditionalGeneration
 

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForFiD
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 RECORDS = [
     {

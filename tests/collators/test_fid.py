@@ -5,7 +5,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
 from aag_hf.collators.fid import DataCollatorForFiD
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.fid import FiDT5Config, FiDT5ForConditionalGeneration
 
 WORDS = [

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from aag_hf.collators.padding import pad, pad_inputs, pad_sequence_to_sequence
 from aag_hf.collators.prompts import check_prompt, encode_marked_prompt, encode_prompt, encode_target
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 PROMPT = "{context}\nQ: {question} A:"
 CONTEXT = "the map is old"

@@ -8,8 +8,8 @@ from torch.nn.functional import cross_entropy
 
 from aag_hf.data import ContextCompressor
 from aag_hf.data.compression import compression_report, count_tokens
-from aag_hf.data.errors import InputError
 from aag_hf.data.ranking import question_losses
+from aag_hf.errors import InputError
 
 RESTRICTION = " We can get the answer to this question in the given documents."
 TEXTS = [

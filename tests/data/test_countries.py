@@ -5,8 +5,8 @@ import pytest
 
 from aag_hf.data import load_countries
 from aag_hf.data.answers import has_answer
-from aag_hf.data.errors import InputError
 from aag_hf.data.records import check_record
+from aag_hf.errors import InputError
 
 
 @pytest.fixture(scope="module")

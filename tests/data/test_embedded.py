@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aag_hf.data import embedded
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,8 @@ import json
 import pytest
 
 from aag_hf.data import read_records
-from aag_hf.data.errors import InputError
 from aag_hf.data.progress import resume_map
+from aag_hf.errors import InputError
 
 RECORDS = [{"id": f"q{i}", "question": f"question {i}", "answers": ["a"]} for i in range(7)]
 

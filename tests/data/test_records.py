@@ -4,7 +4,7 @@ import json
 import pytest
 
 from aag_hf.data import read_records, write_records
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 RECORD = {
     "id": "q1",

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from aag_hf.data.errors import InputError
 from aag_hf.data.retrieval import Bm25Retriever, pool_from_records, read_pool, recall_at
+from aag_hf.errors import InputError
 
 OSLO = {"title": "Oslo", "text": "Oslo is the capital of Norway."}
 BERN = {"title": "Bern", "text": "Bern is the seat of the Swiss government."}

@@ -8,7 +8,7 @@ from peft import get_peft_model
 from transformers import AutoModelForCausalLM
 
 from aag_hf import AwakeningConfig, AwakeningModel, HyperLoraConfig, QuestionEncoder
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.evaluation import evaluate_reader
 from aag_hf.evaluation.contexts import context_report
 from aag_hf.evaluation.controls import controlled_features

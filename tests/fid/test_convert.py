@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import T5Config, T5ForConditionalGeneration
 
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.fid import FiDT5ForConditionalGeneration, convert_fid_checkpoint
 
 CONFIG = {

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, T5Config, T5ForConditionalGeneration
 
 import aag_hf.fid.modeling
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.fid import FiDT5Config, FiDT5ForConditionalGeneration
 
 TINY = {

@@ -12,7 +12,7 @@ from aag_hf.awakening import share_weights
 from aag_hf.cli.main import main
 from aag_hf.cli.publish import PublishOptions, publish
 from aag_hf.data import write_records
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.hub import leave_data_card, push_folder
 from aag_hf.hub.cards import NAMELESS
 

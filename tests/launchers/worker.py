@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from aag_hf import HyperLoraConfig
 from aag_hf.cli.training import is_sharding
 from aag_hf.collators import DataCollatorForContextDistillation
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.evaluation.processes import all_shares, own_share
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer
 from aag_hf.trainers.checkpointing import check_checkpointing

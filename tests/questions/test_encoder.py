@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, LlamaConfig, LlamaModel
 
 from aag_hf import QuestionEncoder
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.questions.encoder import masked_mean
 from aag_hf.questions.whitening import fit_whitening
 

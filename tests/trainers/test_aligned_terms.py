@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aag_hf.collators import DataCollatorForContextDistillation
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.trainers.answer_logits import answer_outputs
 from aag_hf.trainers.context_distillation.aligned_terms import ATTENTION, HIDDEN, Reading, aligned_terms
 

@@ -17,7 +17,7 @@ from transformers import (
 
 from aag_hf import HyperLoraConfig
 from aag_hf.collators import DataCollatorForContextDistillation
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.trainers.answer_logits import answer_logits
 
 

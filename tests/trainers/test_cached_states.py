@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from aag_hf import HyperLoraConfig
 from aag_hf.collators import DataCollatorForContextDistillation
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
 
 TERMS = ["hidden_alignment", "attention_alignment"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aag_hf.collators import DataCollatorForContextDistillation
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
 
 

@@ -5,7 +5,7 @@ from transformers import TrainerCallback
 
 from aag_hf import AwakeningConfig, AwakeningModel
 from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForContextGeneration
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.evaluation import ReaderMetrics, evaluate_reader
 from aag_hf.trainers import (
     ContextDistillationConfig,

@@ -18,7 +18,7 @@ from transformers import (
 
 from aag_hf import HyperLoraConfig
 from aag_hf.collators import DataCollatorForContextDistillation
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
 from aag_hf.trainers.answer_logits import answer_logits
 from aag_hf.trainers.answer_trainer import _first_rows

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from aag_hf.collators import DataCollatorForContextDistillation
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
 from aag_hf.trainers.answer_logits import answer_logits
 from aag_hf.trainers.context_distillation import teacher_cache

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aag_hf.collators import DataCollatorForContextDistillation
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache, distillation_kl
 from aag_hf.trainers.answer_logits import answer_logits
 from aag_hf.trainers.context_distillation.losses import (

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from aag_hf.awakening import share_weights
 from aag_hf.collators import DataCollatorForContextDistillation
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.trainers import (
     ContextDistillationConfig,
     ContextDistillationTrainer,

@@ -6,7 +6,7 @@ from transformers import TrainerCallback
 
 from aag_hf import AwakeningConfig, AwakeningModel, QuestionEncoder
 from aag_hf.collators import DataCollatorForContextDistillation
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.evaluation import ReaderMetrics, evaluate_reader
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer
 

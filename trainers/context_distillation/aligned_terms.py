@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from aag_hf.collators.padding import IGNORE_INDEX
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.trainers.answer_logits import QUESTION_MASK, innermost, is_encoder_decoder
 from aag_hf.trainers.context_distillation.alignment import (
     Alignment,

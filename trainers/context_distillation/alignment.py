@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 Alignment = Literal["question", "position"]
 Layers = Literal["all", "select"]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.trainers.context_distillation.aligned_terms import Reading, shared_terms
 from aag_hf.trainers.context_distillation.alignment import Alignment, Layers
 from aag_hf.trainers.context_distillation.cached_states import PLACES, cached_tokens

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.trainers.answer_arguments import AnswerTrainingArguments
 from aag_hf.trainers.context_distillation.aligned_terms import ATTENTION, HIDDEN
 from aag_hf.trainers.context_distillation.alignment import Alignment, Layers

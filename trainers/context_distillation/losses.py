@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aag_hf.collators.padding import IGNORE_INDEX
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 ANNEALING_STEPS = 500
 

@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from aag_hf.data.errors import InputError
 from aag_hf.data.jsonl import write_whole
+from aag_hf.errors import InputError
 from aag_hf.trainers.context_distillation.fingerprints import text_fingerprint
 
 PATTERN = "*.safetensors"

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from aag_hf.collators.padding import IGNORE_INDEX
-from aag_hf.data.errors import InputError
 from aag_hf.data.jsonl import write_whole
+from aag_hf.errors import InputError
 from aag_hf.trainers.answer_logits import answer_outputs, is_encoder_decoder
 from aag_hf.trainers.context_distillation.aligned_terms import Reading, check_returns_states, states_to_return
 from aag_hf.trainers.context_distillation.alignment import Layers

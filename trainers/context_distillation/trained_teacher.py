@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 
 # One folder deep, the Trainer would take a teacher's adapter for one more adapter of the student when it resumes.
 TEACHER_FOLDER = Path("teacher") / "model"

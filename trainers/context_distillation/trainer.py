@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.trainer_utils import BestRun
 
-from aag_hf.data.errors import InputError
+from aag_hf.errors import InputError
 from aag_hf.trainers.answer_logits import PACKED, AnswerOutputs, answer_outputs
 from aag_hf.trainers.answer_trainer import TEACHER, AnswerTrainer, Terms
 from aag_hf.trainers.context_distillation.aligned_terms import (
