@@ -14,7 +14,7 @@ test: .venv/deepspeed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 bench: .venv/installed
-	for script in kernel shared_input train_step generate distillation_step compression question; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in kernel train_step generate distillation_step compression question; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 # Without set-up of its own: GPU machines bring their own torch and Triton, and may have no network.
 bench-gpu:

@@ -5,7 +5,6 @@ import distillation_step
 import generate
 import kernel
 import question
-import shared_input
 import torch
 import train_step
 
@@ -13,7 +12,7 @@ import train_step
 def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA device: `make bench` measures what a CPU does.")
-    for script in (kernel, shared_input, train_step, generate, distillation_step, compression, question):
+    for script in (kernel, train_step, generate, distillation_step, compression, question):
         script.main()
 
 

@@ -5,7 +5,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from aag_hf.errors import InputError
-from aag_hf.hyperlora.state import CONTAINER
+from aag_hf.hyperlora.adapter_scope import CONTAINER
 from aag_hf.trainers.answer_logits import innermost
 
 REMEDY = "set gradient_checkpointing_kwargs={'use_reentrant': False}, which is the default of transformers"

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from aag_hf.awakening.model import AwakeningModel
-from aag_hf.hyperlora import AdapterCache
 
 
 class AwakeningPipeline:
@@ -13,8 +12,6 @@ class AwakeningPipeline:
 
     Args:
         model: The model, or the directory or Hub id of one.
-        adapter_cache_bytes: Keep that many bytes of adapters for questions that come again. It pays where they do:
-            making an adapter takes a few hundredths of the time an answer takes, and keeping a new one adds to that.
         **kwargs: Passed on to [`AwakeningModel.from_pretrained`].
 
     Example:
@@ -26,9 +23,8 @@ class AwakeningPipeline:
     ```
     """
 
-    def __init__(self, model: AwakeningModel | str | Path, adapter_cache_bytes: int = 0, **kwargs: Any):
+    def __init__(self, model: AwakeningModel | str | Path, **kwargs: Any):
         self.model = model if isinstance(model, AwakeningModel) else AwakeningModel.from_pretrained(model, **kwargs)
-        self.adapter_cache = AdapterCache(adapter_cache_bytes) if adapter_cache_bytes else None
 
     def __call__(self, questions: str | Sequence[str], **generation_options: Any) -> Any:
         """Answer; `generation_options` as in [`AwakeningModel.generate`].
@@ -38,8 +34,6 @@ class AwakeningPipeline:
             list of them for a list of questions.
         """
         asked = [questions] if isinstance(questions, str) else list(questions)
-        if self.adapter_cache is not None and self.model.question_encoder is not None:
-            generation_options = {"adapter_cache": self.adapter_cache, **generation_options}
         output = self.model.generate(asked, **generation_options)
         results = [
             {

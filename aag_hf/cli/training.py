@@ -19,7 +19,7 @@ from transformers.trainer_utils import SaveStrategy, get_last_checkpoint
 from aag_hf.cli.stage import file_digest, is_finished
 from aag_hf.data.jsonl import write_whole
 from aag_hf.errors import InputError
-from aag_hf.hyperlora.state import CONTAINER
+from aag_hf.hyperlora.adapter_scope import CONTAINER
 from aag_hf.trainers.answer_trainer import AnswerTrainer
 
 CHECKPOINTS = "checkpoints"

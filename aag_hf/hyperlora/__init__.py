@@ -2,15 +2,14 @@
 
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
-from aag_hf.hyperlora.cache import AdapterCache
+from aag_hf.hyperlora.adapter_scope import hyperlora_features
 from aag_hf.hyperlora.config import HYPERLORA, HyperLoraConfig
 from aag_hf.hyperlora.export import to_lora
 from aag_hf.hyperlora.model import HyperLoraModel
-from aag_hf.hyperlora.state import hyperlora_features
 
 # `peft.utils.register_peft_method` only takes names that PEFT's own closed enum has.
 PEFT_TYPE_TO_PREFIX_MAPPING[HYPERLORA] = HyperLoraModel.prefix
 PEFT_TYPE_TO_CONFIG_MAPPING[HYPERLORA] = HyperLoraConfig
 PEFT_TYPE_TO_TUNER_MAPPING[HYPERLORA] = HyperLoraModel
 
-__all__ = ["AdapterCache", "HyperLoraConfig", "HyperLoraModel", "hyperlora_features", "to_lora"]
+__all__ = ["HyperLoraConfig", "HyperLoraModel", "hyperlora_features", "to_lora"]

@@ -48,6 +48,7 @@ class HyperLoraConfig(PeftConfig):
         layers_to_transform (`list[int]` or `int`): As in [`peft.LoraConfig`].
         layers_pattern (`list[str]` or `str`): As in [`peft.LoraConfig`].
         modules_to_save (`list[str]`): Modules besides the hypernetwork to train and save.
+        ensure_weight_tying (`bool`): As in [`peft.LoraConfig`]: embeddings in `modules_to_save` stay tied to the head.
 
     Raises:
         ValueError: A value outside its range.
@@ -94,6 +95,10 @@ class HyperLoraConfig(PeftConfig):
     )
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "Modules besides the hypernetwork to train and save."}
+    )
+
+    ensure_weight_tying: bool = field(
+        default=False, metadata={"help": "Keep embeddings in modules_to_save tied to the head."}
     )
 
     def __post_init__(self) -> None:

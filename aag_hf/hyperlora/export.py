@@ -4,8 +4,8 @@ import torch
 from peft import LoraConfig
 from torch import nn
 
+from aag_hf.hyperlora.adapter_scope import CONTAINER
 from aag_hf.hyperlora.layer import HyperLoraLinear
-from aag_hf.hyperlora.state import CONTAINER
 
 
 @torch.no_grad()

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
 from peft.utils.quantization_utils import quantization_extra_repr, resolve_quantization_backend
 from torch import nn
 
+from aag_hf.hyperlora.adapter_scope import CurrentPass
 from aag_hf.hyperlora.config import HyperLoraConfig
-from aag_hf.hyperlora.spare_memory import SpareMemory
+from aag_hf.hyperlora.rows import Rows, check_rows_of_layer
 from aag_hf.kernels.hyper_lora import hyper_lora_add
 
 if TYPE_CHECKING:
     from aag_hf.hyperlora.hypernetwork import HyperNetwork, Site
-    from aag_hf.hyperlora.state import AdapterSource
 
 COMPUTE_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -25,9 +26,14 @@ class HyperLoraLayer(BaseTunerLayer):
 
 
 class HyperLoraLinear(nn.Module, HyperLoraLayer):
-    """A linear layer of any kind (quantised, or already adapted by LoRA) whose update the current pass's state holds.
+    """A linear layer of any kind (quantised, or already adapted by LoRA) whose update the current pass holds.
 
     It has no weights of its own.
+
+    Attributes:
+        name: Its name in the base model.
+        current: The pass that runs in the calling thread, shared by all layers of the base model.
+        rows: How its input holds the rows of the batch.
     """
 
     adapter_layer_names = ("hyperlora_dropout",)
@@ -42,7 +48,9 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
         self.sites: dict[str, Site] = {}
         self.scaling: dict[str, float] = {}
         self.use_triton: dict[str, bool] = {}
-        self.state: AdapterSource | None = None
+        self.name = ""
+        self.current = CurrentPass()
+        self.rows = Rows.UNTRIED
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config)
 
@@ -57,34 +65,42 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         raise ValueError("A HyperLoRA update belongs to one question and cannot be merged: export it with `to_lora`.")
 
+    @property
+    def active_sites(self) -> dict[str, Site]:
+        """The sites of the active adapters that reach this layer, by adapter name."""
+        if self.disable_adapters:
+            return {}
+        return {name: self.sites[name] for name in self.active_adapters if name in self.sites}
+
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        result = self.base_layer(x, *args, **kwargs)
-        active = [] if self.disable_adapters else [name for name in self.active_adapters if name in self.sites]
+        active, current = self.active_sites, self.current.value
         if not active:
-            return result
-        if self.state is None:
+            return self.base_layer(x, *args, **kwargs)
+        if current is None:
             raise RuntimeError(
                 "A HyperLoRA layer was reached without features. Pass `features=` to the model's forward or generate, "
                 "wrap calls that enter below it into `hyperlora_features(model, features)`, or leave the adapter out "
                 "with `model.disable_adapter()`."
             )
+        if current.merged is not None:
+            return F.linear(x, current.merged[self.name], self.base_layer.bias)
+        check_rows_of_layer(self.name, self.rows, x, current)
+        result = self.base_layer(x, *args, **kwargs)
         if self.quantization_backend is not None:
             result = self.quantization_backend.maybe_clone_base_result(result)
-        shape, bounds = result.shape, self.state.cu_seqlens
+        shape, bounds = result.shape, current.cu_seqlens
         if bounds is not None:
             x, result, bounds = x.flatten(0, -2), result.flatten(0, -2), bounds.to(x.device)
         # Nobody else reads the base layer's result, unless a backward pass or a hook does.
         in_place = not (torch.is_grad_enabled() or self.base_layer._forward_hooks)
-        for name in active:
+        for name, site in active.items():
             dropped = self.hyperlora_dropout[name](x) if self.training else x
-            site, scale, use_triton = self.sites[name], self.scaling[name], self.use_triton[name]
-            # Not one pair of twice the rank: the static part would be copied, and read, once a question.
-            pairs = self.state.matrices(name, site)
-            shrunk = None if use_triton or bounds is not None else self.state.shrunk(name, site, dropped)
-            for (a, b), u in zip(pairs, shrunk or (None,) * len(pairs)):
+            # Not one pair of twice the rank: the static part would be copied, and read, once per question.
+            for a, b in current.adapters.matrices(name, site):
                 a, b = a.to(x.device), b.to(x.device)
                 of_question = bounds if bounds is not None and len(a) > 1 else None
-                result = hyper_lora_add(result, dropped, a, b, scale, of_question, use_triton, u, in_place)
+                scale, use_triton = self.scaling[name], self.use_triton[name]
+                result = hyper_lora_add(result, dropped, a, b, scale, of_question, use_triton, in_place)
         return result if bounds is None else result.view(shape)
 
     def extra_repr(self) -> str:
@@ -104,12 +120,14 @@ class HyperLoraNetworks(nn.Module, HyperLoraLayer):
 
     adapter_layer_names = ("hyperlora_net",)
 
-    def __init__(self, anchor: HyperLoraLinear):
+    def __init__(self, layers: list[HyperLoraLinear]):
         super().__init__()
         self.hyperlora_net = nn.ModuleDict()
-        self.spare_memory = SpareMemory()
+        self.current = CurrentPass()
+        # The weights of offloaded layers lie on the meta device, where a hypernetwork could not run.
+        present = (layer for layer in layers if not any(p.is_meta for p in layer.get_base_layer().parameters()))
         # In a tuple, so that it does not become a submodule.
-        self._anchor = (anchor,)
+        self._anchor = (next(present, layers[0]),)
 
     def get_base_layer(self) -> nn.Module:
         """The layer whose device and dtype PEFT moves new hypernetworks to."""

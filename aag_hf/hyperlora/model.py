@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,12 +11,14 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.integrations import init_empty_weights
 from peft.utils.quantization_utils import get_quantization_kwargs, resolve_quantization_backend
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
+from aag_hf.hyperlora.adapted_model import adapt, restore
+from aag_hf.hyperlora.adapter_scope import CONTAINER
 from aag_hf.hyperlora.config import HyperLoraConfig
-from aag_hf.hyperlora.generation import generate_with_features
 from aag_hf.hyperlora.hypernetwork import EmbeddingHyperNetwork, HyperNetwork, MlpHyperNetwork, make_sites
 from aag_hf.hyperlora.layer import HyperLoraLayer, HyperLoraLinear, HyperLoraNetworks
-from aag_hf.hyperlora.state import CONTAINER, enter_forward, exit_forward
+from aag_hf.hyperlora.rows import find_rows
 
 
 class HyperLoraModel(BaseTuner):
@@ -46,7 +47,7 @@ class HyperLoraModel(BaseTuner):
             return
         kwargs = get_quantization_kwargs(self.model)
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-        if not isinstance(base, nn.Linear) and resolve_quantization_backend(base, **kwargs) is None:
+        if not isinstance(base, (nn.Linear, Conv1D)) and resolve_quantization_backend(base, **kwargs) is None:
             raise TypeError(
                 f"{current_key} is a {type(base).__name__}; HyperLoRA adapts linear layers: name others in "
                 "target_modules."
@@ -72,7 +73,11 @@ class HyperLoraModel(BaseTuner):
             if isinstance(module, HyperLoraLinear) and adapter_name in module.scaling
         }
         if not hasattr(model, CONTAINER):
-            self._attach(model, next(iter(layers.values())))
+            self._attach(model, list(layers.values()))
+        container: HyperLoraNetworks = getattr(model, CONTAINER)
+        untried = [name for name, layer in layers.items() if layer.name == ""]
+        for name, rows in find_rows(model, untried).items() if untried else ():
+            layers[name].name, layers[name].rows, layers[name].current = name, rows, container.current
         config = self.peft_config[adapter_name]
         shapes = {name: (layer.in_features, layer.out_features) for name, layer in layers.items()}
         sites = make_sites(shapes, config)
@@ -84,7 +89,6 @@ class HyperLoraModel(BaseTuner):
         with init_empty_weights() if low_cpu_mem_usage else nullcontext():
             network = network_class(config, sites)
         network.requires_grad_(adapter_name in self.active_adapters and not config.inference_mode)
-        container: HyperLoraNetworks = getattr(model, CONTAINER)
         container.hyperlora_net[adapter_name] = network
         container._move_adapter_to_device_of_base_layer(adapter_name)
         if autocast_adapter_dtype and not low_cpu_mem_usage:
@@ -93,16 +97,11 @@ class HyperLoraModel(BaseTuner):
             for parameter in halves:
                 parameter.data = parameter.data.float()
 
-    def _attach(self, model: nn.Module, anchor: HyperLoraLinear) -> None:
-        container = HyperLoraNetworks(anchor)
+    def _attach(self, model: nn.Module, layers: list[HyperLoraLinear]) -> None:
+        container = HyperLoraNetworks(layers)
         container.set_adapter(self.active_adapters)
         setattr(model, CONTAINER, container)
-        model._hyperlora_handles = [
-            model.register_forward_pre_hook(enter_forward, with_kwargs=True),
-            model.register_forward_hook(exit_forward, always_call=True),
-        ]
-        if hasattr(model, "generate"):
-            model.generate = types.MethodType(generate_with_features, model)
+        adapt(model)
 
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
@@ -116,8 +115,6 @@ class HyperLoraModel(BaseTuner):
 
     def unload(self) -> nn.Module:
         """The base model as it was."""
-        for handle in self.model._hyperlora_handles:
-            handle.remove()
-        self.model.__dict__.pop("generate", None)
+        restore(self.model)
         delattr(self.model, CONTAINER)
         return super().unload()

@@ -4,7 +4,6 @@ from aag_hf.kernels.hyper_lora.functional import (
     gated_lora_linear,
     hyper_lora_add,
     hyper_lora_linear,
-    hyper_lora_shrink,
 )
 from aag_hf.kernels.hyper_lora.naive import hyper_lora_naive
 
@@ -13,5 +12,4 @@ __all__ = [
     "hyper_lora_add",
     "hyper_lora_linear",
     "hyper_lora_naive",
-    "hyper_lora_shrink",
 ]

@@ -54,12 +54,3 @@ def computes_in_single_precision(device: str, dtype: torch.dtype, rows_per_sampl
     takes longer to set up than an fp32 one takes to compute.
     """
     return device == "cpu" and dtype in (torch.bfloat16, torch.float16) and rows_per_sample <= 8
-
-
-def shares_shrinks(device: str, with_gradients: bool) -> bool:
-    """Whether layers that read the same rows compute their products with the A's as one.
-
-    On a CPU in training only: it is the backward pass that gains there, and the A's must first be put side by side.
-    Elsewhere always: a kernel is started for the rows once, which counts while decoding.
-    """
-    return device != "cpu" or with_gradients

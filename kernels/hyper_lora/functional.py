@@ -69,7 +69,6 @@ def hyper_lora_add(
     scale: float = 1.0,
     cu_seqlens: torch.Tensor | None = None,
     use_triton: bool = False,
-    shrunk: torch.Tensor | None = None,
     in_place: bool = False,
 ) -> torch.Tensor:
     """``y + scale · (x a) b`` with each sample's own a and b, for a base layer that computed `y` in its own way.
@@ -77,7 +76,6 @@ def hyper_lora_add(
     Args:
         y: ``(..., d_out)``, the base layer's output for `x`.
         x: As in `hyper_lora_linear`, like `a`, `b`, `scale`, `cu_seqlens` and `use_triton`.
-        shrunk: `hyper_lora_shrink` of `x` and `a`, where it is known already; for rows that are not packed.
         in_place: Let the result take the memory of `y` where it can: `y`, whose elements each have memory of their own,
             must not be used any more.
 
@@ -99,26 +97,10 @@ def hyper_lora_add(
         update = torch.bmm(torch.bmm(x_rows.float(), a), b)
         result = y_rows.add_(update, alpha=scale) if in_place else torch.add(y_rows, update, alpha=scale).to(y.dtype)
     else:
-        shrunk = hyper_lora_shrink(x_rows, a) if shrunk is None else shrunk
+        shrunk = torch.bmm(x_rows, a.to(x.dtype))
         expand = torch.Tensor.baddbmm_ if in_place else torch.baddbmm
         result = expand(y_rows, shrunk.to(y.dtype), b.to(y.dtype), alpha=scale)
     return result if y_rows is y else result.reshape(y.shape)
-
-
-def hyper_lora_shrink(x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
-    """The first of an adapter's two products, ``x a``: for several adapters of the same x their a's may stand in a row.
-
-    Args:
-        x: ``(G, L, d_in)`` or ``(G·P, L, d_in)`` with P rows a sample.
-        a: ``(G, d_in, n)``.
-
-    Returns:
-        ``(G, P·L, n)`` in the dtype of `x`.
-
-    Raises:
-        RuntimeError: Shapes that do not fit each other.
-    """
-    return torch.bmm(_by_sample(x, a.shape[0]), a.to(x.dtype))
 
 
 def gated_lora_linear(

@@ -120,16 +120,6 @@ def test_pipeline_takes_one_question_or_many(model):
     assert ask(QUESTIONS[:2])[0]["answer"] == one["answer"]
 
 
-def test_pipeline_keeps_the_adapters_of_questions_that_come_again(model):
-    made = []
-    network = model.reader.get_base_model().hypernetworks.hyperlora_net["default"]
-    network.register_forward_pre_hook(lambda _, arguments: made.append(len(arguments[0])))
-    ask = AwakeningPipeline(model, adapter_cache_bytes=2**20)
-    first, again, both = ask(QUESTIONS[0]), ask(QUESTIONS[0]), ask(QUESTIONS[:2])
-    assert made == [1, 0, 1]
-    assert first["answer"] == again["answer"] == both[0]["answer"] == AwakeningPipeline(model)(QUESTIONS[0])["answer"]
-
-
 def test_given_contexts_replace_generated_ones(model):
     output = model.generate(QUESTIONS[:2], contexts=["one", "two"])
     assert output.contexts == ["one", "two"]

@@ -1,0 +1,240 @@
+"""The adapters of one pass: made from features on entry, found by the layers in the same thread, gone on exit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import nn
+
+from aag_hf.hyperlora.hypernetwork import HyperNetwork, Matrices, Site
+
+if TYPE_CHECKING:
+    from aag_hf.hyperlora.layer import HyperLoraNetworks
+
+CONTAINER = "hypernetworks"
+
+
+class AdapterSource(Protocol):
+    """Where a layer finds the matrices of its site."""
+
+    def matrices(self, adapter_name: str, site: Site) -> list[Matrices]: ...
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What the layers know of the pass that runs.
+
+    Attributes:
+        adapters: The adapters of the pass's questions.
+        questions: How many questions there are.
+        cu_seqlens: int32 ``(questions + 1,)``, the bounds of each question's rows, where rows are packed.
+        tokens: How many tokens the model was called with, where that is all its layers can see.
+        merged: The adapted layers' weights ``(d_out, d_in)`` with the one question's adapter in them, by layer name.
+    """
+
+    adapters: AdapterSource
+    questions: int
+    cu_seqlens: torch.Tensor | None = None
+    tokens: int | None = None
+    merged: dict[str, torch.Tensor] | None = None
+
+
+class CurrentPass(threading.local):
+    """The pass that runs in this thread, for all layers of one base model; other threads see their own.
+
+    A copy of the model starts without a pass.
+    """
+
+    value: Pass | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CurrentPass, ()
+
+    def run(self, value: Pass | None, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call `function` inside the pass `value`; whatever it raises, the pass of before is back afterwards."""
+        before = self.value
+        self.value = value
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self.value = before
+
+
+class GeneratedAdapters:
+    """The A and B of every adapter for the questions of one pass, made at once.
+
+    Args:
+        networks: The active hypernetworks, by adapter name.
+        features: ``(batch, feature_dim)``.
+        dtype: What the layers compute in: all matrices are cast at once, not at every use. ``None`` leaves them.
+    """
+
+    def __init__(self, networks: dict[str, HyperNetwork], features: torch.Tensor, dtype: torch.dtype | None):
+        # Unbound, not indexed: the gradient of an index is as large as all sites together, once for each site.
+        self._by_site = {
+            name: {
+                kind: [(a.to(dtype).unbind(), b.to(dtype).unbind()) for a, b in pairs]
+                for kind, pairs in network(features).items()
+            }
+            for name, network in networks.items()
+        }
+
+    def matrices(self, adapter_name: str, site: Site) -> list[Matrices]:
+        """A ``(batch, d_in, r)`` and B ``(batch, r, d_out)`` of one site; a static part follows, with a batch of 1."""
+        return [(a[site.position], b[site.position]) for a, b in self._by_site[adapter_name][site.kind]]
+
+
+class AdaptersOnDemand:
+    """The same, each site's made where they are used.
+
+    Activation checkpointing needs it: a checkpointed block recomputes what it uses, and a reentrant checkpoint
+    backpropagates through its closure once per block, which only leaf tensors survive.
+    """
+
+    def __init__(self, networks: dict[str, HyperNetwork], features: torch.Tensor):
+        self._networks, self._features = networks, features
+
+    def matrices(self, adapter_name: str, site: Site) -> list[Matrices]:
+        pairs = self._networks[adapter_name].matrices(self._features, site.kind, site.position)
+        return [(a[0], b[0]) for a, b in pairs]
+
+
+def make_pass(model: nn.Module, features: torch.Tensor, cu_seqlens: torch.Tensor | None = None) -> Pass | None:
+    """The pass of `features` through the base model `model`; ``None`` where the adapters are disabled.
+
+    Raises:
+        ValueError: Features that the active hypernetworks cannot read.
+    """
+    container: HyperLoraNetworks = getattr(model, CONTAINER)
+    if container.disable_adapters:
+        return None
+    features = checked_features(container, features)
+    networks = container.active_networks
+    adapters: AdapterSource
+    if model.training and _let_checkpoints_find_the_pass(model, container.current):
+        adapters = AdaptersOnDemand(networks, features)
+    else:
+        # A CPU decodes with adapters in single precision; see `computes_in_single_precision`.
+        decodes_on_cpu = features.device.type == "cpu" and not torch.is_grad_enabled()
+        adapters = GeneratedAdapters(networks, features, None if decodes_on_cpu else container.compute_dtype)
+    return Pass(adapters, len(features), cu_seqlens)
+
+
+@contextmanager
+def hyperlora_features(model: nn.Module, features: torch.Tensor) -> Iterator[None]:
+    """Scope for calls that enter below the model's own forward or generate: the encoder alone, a custom loop.
+
+    The adapters belong to the calling thread.
+
+    Args:
+        model: A PEFT model with a HyperLoRA adapter, or its base model.
+        features: ``(batch, feature_dim)``. Rows that reach a layer may be any multiple of `batch`, sample-major.
+
+    Raises:
+        ValueError: The model has no HyperLoRA adapter, or the features cannot be read.
+
+    Example:
+
+    ```python
+    with hyperlora_features(model, features):
+        encoder_outputs = model.get_base_model().encoder(input_ids=input_ids)
+    ```
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not hasattr(base, CONTAINER):
+        raise ValueError(f"{type(base).__name__} has no HyperLoRA adapter: add one with get_peft_model first.")
+    current: CurrentPass = getattr(base, CONTAINER).current
+    entered, before = make_pass(base, features), current.value
+    try:
+        current.value = entered
+        yield
+    finally:
+        current.value = before
+
+
+def checked_features(container: HyperLoraNetworks, features: torch.Tensor) -> torch.Tensor:
+    """`features` on the device of the hypernetworks.
+
+    Raises:
+        ValueError: No active hypernetwork can read them, or they are not finite.
+    """
+    for name, network in container.active_networks.items():
+        expected = network.feature_dim
+        if features.dim() != 2 or features.shape[1] != expected:
+            raise ValueError(
+                f"features has shape {tuple(features.shape)}, adapter {name!r} expects (batch, {expected}): use the "
+                "question encoder this adapter was trained with."
+            )
+        features = features.to(next(network.parameters()).device)
+    # A compiled graph would break where it depends on values, and the meta device has none.
+    if not (torch.compiler.is_compiling() or features.is_meta or features.isfinite().all()):
+        row = int((~features.isfinite()).any(dim=1).nonzero()[0])
+        raise ValueError(f"features has NaN or infinity in row {row}: encode that question again.")
+    return features
+
+
+def check_rows(features: torch.Tensor, inputs: torch.Tensor | None, cu_seqlens: torch.Tensor | None = None) -> None:
+    """Refuse a batch whose number of feature vectors is not its number of questions."""
+    if inputs is None:
+        return
+    rows = inputs.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
+    if rows != features.shape[0]:
+        raise ValueError(
+            f"features has {features.shape[0]} rows, the input has {rows}: pass one feature vector per question."
+        )
+
+
+def enter_call(model: nn.Module, features: torch.Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The pass of a call of the base model: of its own features, or the one around it; ``None`` outside of any."""
+    inputs = args[0] if args else kwargs.get("input_ids")
+    inputs = kwargs.get("inputs_embeds") if inputs is None else inputs
+    if features is not None:
+        cu_seqlens = kwargs.get("cu_seq_lens_q")
+        check_rows(features, inputs, cu_seqlens)
+        value = make_pass(model, features, cu_seqlens)
+    else:
+        value = getattr(model, CONTAINER).current.value
+    if value is None or not isinstance(inputs, torch.Tensor) or model_has_decoder(model):
+        return value
+    return replace(value, tokens=inputs.shape[:2].numel())
+
+
+def model_has_decoder(model: nn.Module) -> bool:
+    """Whether the layers of a call read two kinds of tokens, those of an encoder and those of a decoder."""
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
+def _let_checkpoints_find_the_pass(model: nn.Module, current: CurrentPass) -> bool:
+    """Whether `model` recomputes activations; the first time, its checkpointing functions are wrapped."""
+    checkpointed = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
+    for module in checkpointed:
+        if not isinstance(module._gradient_checkpointing_func, CheckpointWithPass):
+            module._gradient_checkpointing_func = CheckpointWithPass(module._gradient_checkpointing_func, current)
+    return bool(checkpointed)
+
+
+class CheckpointWithPass:
+    """A checkpointing function whose recomputation finds the pass in which the block ran first.
+
+    Recomputation calls the block after that pass has ended, and in a thread of autograd's own on other devices.
+    """
+
+    def __init__(self, checkpoint: Callable[..., Any], current: CurrentPass):
+        self.checkpoint, self.current = checkpoint, current
+        # Where others look for `use_reentrant`.
+        self.keywords = getattr(checkpoint, "keywords", {})
+
+    def __call__(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        value = self.current.value
+        if value is None:
+            return self.checkpoint(run, *args, **kwargs)
+
+        def run_in_pass(*run_args: Any, **run_kwargs: Any) -> Any:
+            return self.current.run(value, run, *run_args, **run_kwargs)
+
+        return self.checkpoint(run_in_pass, *args, **kwargs)
