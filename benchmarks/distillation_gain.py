@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, T5Config, set_seed
 
 from aag_hf import FiDT5ForConditionalGeneration
-from aag_hf.collators import DataCollatorForContextDistillation
+from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.data import load_countries
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
 
@@ -121,9 +121,9 @@ def main() -> None:
 
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        reader = collator(context="passages", fid=True)
+        reader = collator(student=ReaderPrompt("passages", fid=True))
         teacher = trained_teacher(options.teacher_steps, f"{folder}/teacher", data, reader)
-        reading = collator(teacher_context="passages", teacher_fid=True)
+        reading = collator(teacher=ReaderPrompt("passages", fid=True))
         cache = TeacherCache.build(
             teacher,
             reading,

@@ -13,7 +13,7 @@ from measure import compare
 from torch import nn
 
 from aag_hf.cli.tiny import make_tokenizer
-from aag_hf.collators import DataCollatorForContextDistillation
+from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
 
 BASELINE = "teacher beside the student"
@@ -49,7 +49,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = ContextDistillationConfig(f"{folder}/run", alpha=0.5, temperature=1.0, report_to=[])
-        reading = collator(teacher_context="passages")
+        reading = collator(teacher=ReaderPrompt("passages"))
         cache = TeacherCache.build(base, reading, rows, f"{folder}/cache", key={}, top_k=64, temperature=1.0)
         beside = ContextDistillationTrainer(student, arguments, teacher_model=models.share_weights(base))
         alone = ContextDistillationTrainer(student, arguments)

@@ -3,5 +3,11 @@
 from aag_hf.collators.context_distillation import DataCollatorForContextDistillation
 from aag_hf.collators.context_generation import DataCollatorForContextGeneration
 from aag_hf.collators.fid import DataCollatorForFiD
+from aag_hf.collators.reader_prompt import ReaderPrompt
 
-__all__ = ["DataCollatorForFiD", "DataCollatorForContextGeneration", "DataCollatorForContextDistillation"]
+__all__ = [
+    "DataCollatorForFiD",
+    "DataCollatorForContextGeneration",
+    "DataCollatorForContextDistillation",
+    "ReaderPrompt",
+]

@@ -1,14 +1,14 @@
 """Stage 1: question in, compressed context out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from aag_hf.collators.padding import pad_inputs, pad_sequence_to_sequence
-from aag_hf.collators.prompts import check_prompt, encode_prompt, encode_target
+from aag_hf.collators.prompts import Cuts, check_columns, check_prompt, encode_prompt, encode_target
 from aag_hf.data.contexts import GENERATOR_PROMPT, context_of
 
 
@@ -38,17 +38,21 @@ class DataCollatorForContextGeneration:
     max_length: int = 128
     target_max_length: int = 128
     pad_to_multiple_of: int | None = None
+    cut: Cuts = field(default_factory=Cuts, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_prompt("prompt", self.prompt, contexts=0)
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        check_columns(records)
         targets = [
             encode_target(
                 self.tokenizer,
                 context_of(record, "compressed") or "",
                 self.target_max_length,
                 self.is_encoder_decoder,
+                self.cut,
+                "contexts written",
             )
             for record in records
         ]

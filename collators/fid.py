@@ -1,14 +1,14 @@
 """Batches for Fusion-in-Decoder: every passage of a question beside the question, (batch, passages, tokens)."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from aag_hf.collators.prompts import mark_tokens
+from aag_hf.collators.prompts import Cuts, mark_tokens
 from aag_hf.errors import InputError
 
 _BEFORE_QUESTION = "question: "
@@ -28,6 +28,7 @@ class DataCollatorForFiD:
         answer_max_length: most tokens of an answer, its end token included.
         num_passages: read at most so many passages, the best ones; None reads all.
         pad_to_multiple_of: round the lengths of passages and answers up to a multiple of this.
+        cut: counts what was shortened so far, by name.
 
     Returns:
         A call with a list of records gives
@@ -53,6 +54,7 @@ class DataCollatorForFiD:
     answer_max_length: int = 256
     num_passages: int | None = None
     pad_to_multiple_of: int | None = None
+    cut: Cuts = field(default_factory=Cuts, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.tokenizer.is_fast:
@@ -101,6 +103,7 @@ class DataCollatorForFiD:
         self._require_question_fits(record, question)
         texts = [f"{question} {passage}" for passage in self.passage_texts(record)]
         encoded = self.tokenizer(texts, truncation=True, max_length=self.max_length, return_offsets_mapping=True)
+        self.cut["passages"] += sum(bool(encoding.overflowing) for encoding in encoded.encodings)
         span = len(_BEFORE_QUESTION), len(question)
         return [
             (ids, mark_tokens(offsets, [span])) for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"])

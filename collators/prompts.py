@@ -1,6 +1,7 @@
 """Prompts as token ids: truncation takes from the context, never from the question."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,32 @@ from transformers import PreTrainedTokenizerBase
 from aag_hf.errors import InputError
 
 Span = tuple[int, int]
+
+_NAMES = {"contexts": "prompts lost the end of their context", "answers": "answers lost their end"}
+_NAMES |= {"passages": "passages lost their end", "questions": "questions were cut for the question encoder"}
+
+
+class Cuts(Counter[str]):
+    """How many texts were shortened to fit their limits, by kind: `contexts`, `passages`, `answers`, `questions`."""
+
+    def told(self) -> str:
+        """One sentence about all of them; nothing if nothing was cut."""
+        return "; ".join(f"{count} {_NAMES.get(kind, kind)}" for kind, count in sorted(self.items()) if count)
+
+
+def check_columns(records: Sequence[dict[str, Any]]) -> None:
+    """Refuse rows that lost their columns on the way from the data set.
+
+    Raises:
+        InputError: A record without question or answers.
+    """
+    for record in records:
+        missing = [name for name in ("question", "answers") if name not in record]
+        if missing:
+            raise InputError(
+                f"a record has no {' and no '.join(missing)}, only {', '.join(record) or 'nothing'}: a Trainer drops "
+                "columns the model does not take unless its arguments say remove_unused_columns=False."
+            )
 
 
 def check_prompt(field: str, prompt: str, contexts: int) -> None:
@@ -34,7 +61,12 @@ def encode_prompt(
 
 
 def encode_marked_prompt(
-    tokenizer: PreTrainedTokenizerBase, template: str, record: dict[str, Any], context: str | None, max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    record: dict[str, Any],
+    context: str | None,
+    max_length: int,
+    cut: Cuts | None = None,
 ) -> tuple[list[int], list[bool]]:
     """Fill `template` and tokenize it, dropping the context's last tokens where it is longer than `max_length`.
 
@@ -44,6 +76,7 @@ def encode_marked_prompt(
         record: What has the question.
         context: The context, or ``None``.
         max_length: Most tokens, special ones included.
+        cut: Where it is counted that a context was cut.
 
     Returns:
         Token ids, and for each whether it belongs to the question.
@@ -62,6 +95,8 @@ def encode_marked_prompt(
             f"record {record['id']}: the question takes {len(ids) - len(inside)} tokens with its prompt, max_length "
             f"is {max_length}: raise max_length or shorten the question."
         )
+    if excess and cut is not None:
+        cut["contexts"] += 1
     dropped = set(inside[len(inside) - excess :])
     in_question = mark_tokens(offsets, spans["{question}"])
     return (
@@ -94,7 +129,12 @@ def _fill(template: str, values: dict[str, str]) -> tuple[str, dict[str, list[Sp
 
 
 def encode_target(
-    tokenizer: PreTrainedTokenizerBase, text: str, max_length: int, is_encoder_decoder: bool
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    max_length: int,
+    is_encoder_decoder: bool,
+    cut: Cuts | None = None,
+    kind: str = "answers",
 ) -> list[int]:
     """Token ids of a target and the end token, which is always trained.
 
@@ -103,6 +143,8 @@ def encode_target(
         text: The target.
         max_length: Most tokens, the end token included; longer targets lose their end token.
         is_encoder_decoder: Otherwise a space parts the target from the prompt it continues.
+        cut: Where it is counted that a target was cut.
+        kind: What kind of target it is.
 
     Raises:
         InputError: The tokenizer has no end token.
@@ -111,4 +153,6 @@ def encode_target(
         raise InputError(f"tokenizer {tokenizer.name_or_path!r} has no eos token: set tokenizer.eos_token.")
     text = text.strip() if is_encoder_decoder else " " + text.strip()
     ids = tokenizer(text_target=text, add_special_tokens=False)["input_ids"]
+    if len(ids) + 1 > max_length and cut is not None:
+        cut[kind] += 1
     return [*ids, tokenizer.eos_token_id][:max_length]

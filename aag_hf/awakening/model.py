@@ -6,7 +6,7 @@ import copy
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from transformers import (
 from aag_hf.awakening.configuration import AwakeningConfig
 from aag_hf.awakening.decoding import first_line, generate_texts
 from aag_hf.awakening.sharing import share_weights
-from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForContextGeneration
+from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForContextGeneration, ReaderPrompt
 from aag_hf.data.contexts import ContextSource, joined_passages
 from aag_hf.data.embedded import resolve_model
 from aag_hf.errors import InputError
@@ -186,16 +186,12 @@ class AwakeningModel(nn.Module):
 
     def reader_collator(self, context: ContextSource | None = None) -> DataCollatorForContextDistillation:
         """The collator that makes the reader's prompts."""
+        prompt = ReaderPrompt.of(self.config)
         return DataCollatorForContextDistillation(
             self.tokenizer,
             is_encoder_decoder(self.reader),
-            context or self.config.context,
-            passages=self.config.passages,
-            fid=self.config.fid,
+            prompt if context is None else replace(prompt, context=context),
             needs_features=self.question_encoder is not None,
-            prompt=self.config.prompt,
-            context_prompt=self.config.context_prompt,
-            max_length=self.config.prompt_max_length,
             answer_max_length=self.config.answer_max_length,
         )
 

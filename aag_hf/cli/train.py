@@ -29,7 +29,7 @@ from aag_hf.cli.training import (
     trained_parts,
     whole_weights,
 )
-from aag_hf.collators import DataCollatorForContextDistillation
+from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.data.contexts import READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource, context_of
 from aag_hf.data.embedded import resolve_model
 from aag_hf.data.records import read_records
@@ -170,9 +170,8 @@ def _set_up_teacher(
     teacher = load_teacher(options, None if is_sharding(arguments) and options.teacher_cache_dir is None else base)
     if arguments.train_teacher and isinstance(teacher.reader, PeftModel):
         raise InputError(f"{options.teacher}: is an adapter: train_teacher trains a teacher whole, of method 'full'.")
-    collator.teacher_context = teacher.config.context
-    collator.teacher_passages = teacher.config.passages
-    collator.teacher_fid = teacher.config.fid
+    # Its answers are the student's, of the student's length: both predict the same tokens.
+    collator.teacher = ReaderPrompt.of(teacher.config)
     aligned_by_question = bool(arguments.alignment_weights) and arguments.alignment == "question"
     collator.question_mask = aligned_by_question and collator.is_encoder_decoder
     if options.teacher_cache_dir is None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForFiD
+from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForFiD, ReaderPrompt
 from aag_hf.errors import InputError
 
 RECORDS = [
@@ -38,7 +38,8 @@ def rows(tensor, mask):
 
 
 def collator_of(tokenizer, is_encoder_decoder=False, **options):
-    options = {"context": "generated", "teacher_context": "passages", "passages": 2, "needs_features": True, **options}
+    readers = {"student": ReaderPrompt("generated", 2), "teacher": ReaderPrompt("passages", 2)}
+    options = {**readers, "needs_features": True, **options}
     return DataCollatorForContextDistillation(tokenizer, is_encoder_decoder, **options)
 
 
@@ -78,7 +79,9 @@ def test_student_and_teacher_train_the_same_answer_tokens_in_the_same_order(tiny
 def test_each_reads_its_own_context_and_generation_reads_what_training_read(
     tiny_tokenizer, is_encoder_decoder, source, read
 ):
-    collator = collator_of(tiny_tokenizer, is_encoder_decoder, context=source, teacher_context=source)
+    collator = collator_of(
+        tiny_tokenizer, is_encoder_decoder, student=ReaderPrompt(source, 2), teacher=ReaderPrompt(source, 2)
+    )
     batch, prompts = collator(RECORDS), collator.generation_inputs(RECORDS)
     assert [tiny_tokenizer.decode(row) for row in rows(prompts["input_ids"], prompts["attention_mask"])] == read
     for name in ("", "teacher_"):
@@ -97,20 +100,24 @@ def test_features_are_stacked_for_training_and_generation(tiny_tokenizer):
 
 
 def test_without_a_teacher_there_are_no_teacher_inputs(tiny_tokenizer):
-    batch = collator_of(tiny_tokenizer, teacher_context=None, needs_features=False)(RECORDS)
+    batch = collator_of(tiny_tokenizer, teacher=None, needs_features=False)(RECORDS)
     assert set(batch) == {"input_ids", "attention_mask", "position_ids", "labels"}
 
 
 def test_truncation_cuts_the_context_and_leaves_question_and_answer(tiny_tokenizer):
     limit = len("\nQuestion: in which year was it written?\nAnswer:") + 3
-    batch = collator_of(tiny_tokenizer, context="compressed", max_length=limit)(RECORDS)
+    batch = collator_of(
+        tiny_tokenizer,
+        student=ReaderPrompt("compressed", prompt_max_length=limit),
+        teacher=ReaderPrompt("passages", 2, prompt_max_length=limit),
+    )(RECORDS)
     for name, contexts in (("", ["ann wrote it", "190"]), ("teacher_", ["ann wrote it in spring\nbob r", "190"])):
         read = rows(batch[name + "input_ids"], batch[name + "attention_mask"])
         for row, context, record, answer in zip(read, contexts, RECORDS, ("ann", "in 1900")):
             prompt = f"{context}\nQuestion: {record['question']}\nAnswer:"
             assert tiny_tokenizer.decode(row) == f"{prompt} {answer}</s>" and len(prompt) <= limit
     with pytest.raises(InputError, match="record q2: the question takes 48 tokens with its prompt, max_length is 47"):
-        collator_of(tiny_tokenizer, max_length=47)(RECORDS)
+        collator_of(tiny_tokenizer, student=ReaderPrompt("generated", prompt_max_length=47))(RECORDS)
 
 
 def test_long_answers_are_cut(tiny_tokenizer):
@@ -159,9 +166,13 @@ def test_workers_give_the_same_batches(tiny_tokenizer):
         ({"features": None}, {}, "record q2: has no features"),
         ({"features": [1.0]}, {}, "record q2: has 1 features, record q1 has 3"),
         ({"generated_context": None}, {}, "record q2: has no generated_context: run `aag generate`"),
-        ({"compressed_context": None}, {"teacher_context": "compressed"}, "record q2: has no compressed_context"),
+        ({"compressed_context": None}, {"teacher": ReaderPrompt("compressed")}, "record q2: has no compressed_context"),
         ({"ctxs": []}, {}, "record q2: has no ctxs to read: run `aag retrieve`"),
-        ({}, {"context": "wiki"}, "context must be one of none, generated, compressed, passages, got 'wiki'"),
+        (
+            {},
+            {"student": ReaderPrompt("wiki")},
+            "context must be one of none, generated, compressed, passages, got 'wiki'",
+        ),
     ],
 )
 def test_what_is_missing_is_named_by_record_and_field(tiny_tokenizer, change, options, message):
@@ -170,10 +181,10 @@ def test_what_is_missing_is_named_by_record_and_field(tiny_tokenizer, change, op
 
 
 @pytest.mark.parametrize("options", [{"prompt": "Answer:"}, {"context_prompt": "{question} Answer:"}])
-def test_a_prompt_that_cannot_be_filled_is_refused_before_any_batch(tiny_tokenizer, options):
+def test_a_prompt_that_cannot_be_filled_is_refused_before_any_batch(options):
     (field,) = options
     with pytest.raises(InputError, match=rf"{field} .* needs"):
-        collator_of(tiny_tokenizer, **options)
+        ReaderPrompt(**options)
 
 
 def test_a_tokenizer_without_offsets_is_refused_before_any_batch(tiny_tokenizer):
@@ -185,8 +196,8 @@ def test_a_tokenizer_without_offsets_is_refused_before_any_batch(tiny_tokenizer)
 
 
 def fid_collator_of(tokenizer, **options):
-    options = {"context": "passages", "fid": True, "teacher_fid": True, "passages": 1, "teacher_passages": 2, **options}
-    return collator_of(tokenizer, is_encoder_decoder=True, **options)
+    readers = {"student": ReaderPrompt("passages", fid=True), "teacher": ReaderPrompt("passages", 2, fid=True)}
+    return collator_of(tokenizer, is_encoder_decoder=True, **{**readers, **options})
 
 
 def test_fusion_in_decoder_reads_passages_apart_as_its_own_collator_writes_them(tiny_tokenizer):
@@ -204,7 +215,7 @@ def test_fusion_in_decoder_reads_passages_apart_as_its_own_collator_writes_them(
 
 
 def test_a_reader_of_one_context_is_not_a_reader_of_passages(tiny_tokenizer):
-    batch = fid_collator_of(tiny_tokenizer, context="generated")(RECORDS)
+    batch = fid_collator_of(tiny_tokenizer, student=ReaderPrompt("generated", 2, fid=True))(RECORDS)
     plain = collator_of(tiny_tokenizer, is_encoder_decoder=True)(RECORDS)
     assert torch.equal(batch["input_ids"], plain["input_ids"]) and batch["teacher_input_ids"].dim() == 3
 
@@ -214,9 +225,11 @@ def test_a_reader_of_one_context_is_not_a_reader_of_passages(tiny_tokenizer):
 def test_the_question_mask_marks_the_same_question_for_student_and_teacher(tiny_tokenizer, fid, max_length):
     """Where the context, cut or not, repeats the question, too."""
     asked = [{**r, "generated_context": r["question"] * 2} for r in RECORDS]
-    collator = collator_of(
-        tiny_tokenizer, is_encoder_decoder=True, question_mask=True, teacher_fid=fid, max_length=max_length
-    )
+    readers = {
+        "student": ReaderPrompt("generated", prompt_max_length=max_length),
+        "teacher": ReaderPrompt("passages", 2, fid=fid, prompt_max_length=max_length),
+    }
+    collator = collator_of(tiny_tokenizer, is_encoder_decoder=True, question_mask=True, **readers)
     batch = collator(asked)
     for prefix in ("", "teacher_"):
         ids, mask = (batch[prefix + name].flatten(0, -2) for name in ("input_ids", "question_mask"))
@@ -228,13 +241,48 @@ def test_the_question_mask_marks_the_same_question_for_student_and_teacher(tiny_
     assert "question_mask" not in collator_of(tiny_tokenizer, is_encoder_decoder=True)(asked)
 
 
-@pytest.mark.parametrize("name", ["fid", "teacher_fid", "question_mask"])
-def test_what_needs_an_encoder_is_refused_for_a_causal_model(tiny_tokenizer, name):
-    with pytest.raises(InputError, match=f"{name} is for encoder-decoder models: leave it off"):
-        collator_of(tiny_tokenizer, **{name: True})
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"student": ReaderPrompt("passages", fid=True)}, "fid"),
+        ({"teacher": ReaderPrompt("passages", fid=True)}, "the teacher's fid"),
+        ({"question_mask": True}, "question_mask"),
+    ],
+)
+def test_what_needs_an_encoder_is_refused_for_a_causal_model(tiny_tokenizer, options, named):
+    with pytest.raises(InputError, match=f"{named} is for encoder-decoder models: leave it off"):
+        collator_of(tiny_tokenizer, **options)
 
 
-@pytest.mark.parametrize("name", ["passages", "teacher_passages"])
-def test_no_passages_are_refused(tiny_tokenizer, name):
-    with pytest.raises(InputError, match=f"{name} is 0: read at least 1"):
-        collator_of(tiny_tokenizer, **{name: 0})
+@pytest.mark.parametrize("name", ["passages", "prompt_max_length"])
+def test_numbers_below_one_are_refused(name):
+    with pytest.raises(InputError, match=f"{name} is 0: it must be at least 1"):
+        ReaderPrompt(**{name: 0})
+
+
+def test_each_reads_in_its_own_words_within_its_own_limit(tiny_tokenizer):
+    student = ReaderPrompt("compressed", context_prompt="{context} | {question}", prompt_max_length=40)
+    teacher = ReaderPrompt("passages", 2, context_prompt="READ {context} Q {question}", prompt_max_length=400)
+    batch = collator_of(tiny_tokenizer, student=student, teacher=teacher)(RECORDS)
+    prompts = [tiny_tokenizer.decode(row) for row in rows(batch["teacher_input_ids"], batch["teacher_attention_mask"])]
+    assert prompts[0].startswith("READ ann wrote it in spring\nbob read it Q who?")
+    assert tiny_tokenizer.decode(rows(batch["input_ids"], batch["attention_mask"])[0]).startswith("ann wrote it")
+
+
+def test_what_is_cut_is_counted(tiny_tokenizer):
+    limit = len("\nQuestion: in which year was it written?\nAnswer:") + 3
+    reader = ReaderPrompt("compressed", prompt_max_length=limit)
+    collator = collator_of(tiny_tokenizer, student=reader, teacher=None, answer_max_length=5)
+    collator(RECORDS)
+    assert collator.cut == {"contexts": 1, "answers": 1}
+    assert collator.cut.told() == "1 answers lost their end; 1 prompts lost the end of their context"
+
+
+def test_rows_without_their_columns_say_which_argument_keeps_them(tiny_tokenizer):
+    with pytest.raises(InputError, match=r"no question and no answers.*remove_unused_columns=False"):
+        collator_of(tiny_tokenizer)([{"features": [1.0]}])
+
+
+def test_features_that_are_not_finite_are_named_by_record(tiny_tokenizer):
+    with pytest.raises(InputError, match="record q2: has NaN or infinity in its features"):
+        collator_of(tiny_tokenizer)([RECORDS[0], {**RECORDS[1], "features": [0.0, float("nan"), 1.0]}])

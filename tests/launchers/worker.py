@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aag_hf import HyperLoraConfig
 from aag_hf.cli.training import is_sharding
-from aag_hf.collators import DataCollatorForContextDistillation
+from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.errors import InputError
 from aag_hf.evaluation.processes import all_shares, own_share
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer
@@ -80,7 +80,7 @@ def train(model, output, **changes):
         # No multiple of a batch: the last one is filled up with examples from the start.
         "eval_dataset": records[:7],
         "data_collator": DataCollatorForContextDistillation(
-            tokenizer, teacher_context="compressed", needs_features=True
+            tokenizer, teacher=ReaderPrompt("compressed"), needs_features=True
         ),
     }
     answered = []

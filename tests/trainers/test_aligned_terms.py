@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aag_hf.collators import DataCollatorForContextDistillation
+from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.errors import InputError
 from aag_hf.trainers.answer_logits import answer_outputs
 from aag_hf.trainers.context_distillation.aligned_terms import ATTENTION, HIDDEN, Reading, aligned_terms
@@ -14,17 +14,17 @@ LAYERS = {
     "select": lambda stack: [stack[i] for i in sorted({0, len(stack) // 2, len(stack) - 1})],
 }
 STUDENTS = {
-    "prompt": {"context": "compressed"},
-    "one passage": {"context": "passages", "passages": 1, "fid": True},
-    "passages": {"context": "passages", "passages": 2, "fid": True},
+    "prompt": ReaderPrompt("compressed"),
+    "one passage": ReaderPrompt("passages", fid=True),
+    "passages": ReaderPrompt("passages", 2, fid=True),
 }
 
 
 @pytest.fixture
 def collator_of(tiny_tokenizer):
     def collator_of(student="prompt", **options):
-        teacher = {"teacher_context": "passages", "teacher_passages": 3, "teacher_fid": True}
-        options = {"question_mask": True, "needs_features": True, **teacher, **STUDENTS[student], **options}
+        readers = {"student": STUDENTS[student], "teacher": ReaderPrompt("passages", 3, fid=True)}
+        options = {"question_mask": True, "needs_features": True, **readers, **options}
         return DataCollatorForContextDistillation(tiny_tokenizer, is_encoder_decoder=True, **options)
 
     return collator_of
@@ -119,7 +119,9 @@ def test_terms_and_their_gradients_equal_those_of_each_record_alone(
 @pytest.mark.parametrize("kind", ["llama"], indirect=True)
 def test_causal_models_align_the_states_that_predict_the_answer(load, records, tiny_tokenizer):
     """In single precision: Llama's eager attention makes NaN of a padded row's mask in double."""
-    collator = DataCollatorForContextDistillation(tiny_tokenizer, teacher_context="compressed", needs_features=True)
+    collator = DataCollatorForContextDistillation(
+        tiny_tokenizer, teacher=ReaderPrompt("compressed"), needs_features=True
+    )
     models = load("hyperlora", init_weights=False).float(), load().float()
     for model in models:
         model.set_attn_implementation("eager")

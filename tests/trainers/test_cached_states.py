@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM
 
 from aag_hf import HyperLoraConfig
-from aag_hf.collators import DataCollatorForContextDistillation
+from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.errors import InputError
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
 
@@ -21,11 +21,11 @@ WEIGHTS = {"hidden_weight": 0.5, "attention_weight": 2.0, "alpha": 0.25}
 def setting(request, load_fid, tiny_tokenizer):
     """Student, teacher and collator in single precision, a Fusion-in-Decoder pair or a causal one."""
     if request.param == "fid":
-        reading = {"context": "passages", "passages": 2, "fid": True, "question_mask": True}
-        reading |= {"teacher_context": "passages", "teacher_passages": 3, "teacher_fid": True}
+        readers = {"student": ReaderPrompt("passages", 2, fid=True), "teacher": ReaderPrompt("passages", 3, fid=True)}
+        reading = {"question_mask": True, **readers}
         models = load_fid("hyperlora", init_weights=False), load_fid(seed=2)
     else:
-        reading = {"teacher_context": "compressed"}
+        reading = {"teacher": ReaderPrompt("compressed")}
         models = causal_pair(request)
     collator = DataCollatorForContextDistillation(
         tiny_tokenizer, is_encoder_decoder=request.param == "fid", needs_features=True, **reading

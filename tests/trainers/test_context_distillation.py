@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from aag_hf.collators import DataCollatorForContextDistillation
+from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.errors import InputError
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer
 
@@ -13,13 +13,16 @@ ADAPTERS = ["full", "lora", "hyperlora"]
 adapters = pytest.mark.parametrize("adapter", ADAPTERS)
 
 
+COMPRESSED = ReaderPrompt("compressed")
+
+
 @pytest.fixture
 def collator_of(kind, tiny_tokenizer):
-    def collator_of(adapter="hyperlora", teacher_context="compressed"):
+    def collator_of(adapter="hyperlora", teacher=COMPRESSED):
         return DataCollatorForContextDistillation(
             tiny_tokenizer,
             kind.is_encoder_decoder,
-            teacher_context=teacher_context,
+            teacher=teacher,
             needs_features=adapter == "hyperlora",
         )
 
@@ -281,8 +284,8 @@ def test_a_teacher_that_the_student_would_train_is_refused(load, trainer_of):
 
 
 def test_a_batch_without_teacher_inputs_is_refused_unless_none_are_needed(load, collator_of, trainer_of):
-    collator = in_double(collator_of(teacher_context=None))
-    with pytest.raises(InputError, match="no teacher inputs: give the collator a teacher_context"):
+    collator = in_double(collator_of(teacher=None))
+    with pytest.raises(InputError, match="no teacher inputs: give the collator what the `teacher` reads"):
         trainer_of(load("hyperlora"), load(), collator=collator).train()
     trainer_of(load("hyperlora"), load(), collator=collator, alpha=1.0).train()
     trainer_of(load("hyperlora"), collator=collator).train()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aag_hf.collators import DataCollatorForContextDistillation
+from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.errors import InputError
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer
 
@@ -22,12 +22,8 @@ def collator(tiny_tokenizer):
     return DataCollatorForContextDistillation(
         tiny_tokenizer,
         is_encoder_decoder=True,
-        context="passages",
-        passages=1,
-        fid=True,
-        teacher_context="passages",
-        teacher_passages=3,
-        teacher_fid=True,
+        student=ReaderPrompt("passages", fid=True),
+        teacher=ReaderPrompt("passages", 3, fid=True),
         question_mask=True,
         needs_features=True,
     )

@@ -1,11 +1,12 @@
 """The cache of a Fusion-in-Decoder teacher: the same loss, and a key that knows how it reads."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
-from aag_hf.collators import DataCollatorForContextDistillation
+from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.errors import InputError
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
 
@@ -15,11 +16,8 @@ def collator(tiny_tokenizer):
     return DataCollatorForContextDistillation(
         tiny_tokenizer,
         is_encoder_decoder=True,
-        context="passages",
-        fid=True,
-        teacher_context="passages",
-        teacher_passages=3,
-        teacher_fid=True,
+        student=ReaderPrompt("passages", fid=True),
+        teacher=ReaderPrompt("passages", 3, fid=True),
         needs_features=True,
     )
 
@@ -73,24 +71,22 @@ def test_a_run_from_the_cache_ends_where_a_run_with_the_teacher_ends(teacher, bu
 @pytest.mark.parametrize(
     ("name", "value", "named"),
     [
-        ("teacher_passages", 2, "teacher_passages was 3, is 2"),
-        ("teacher_passages", None, "teacher_passages was 3, is 1"),
-        ("teacher_fid", False, "teacher_fid was True, is False"),
-        ("max_length", 99, "max_length was 256, is 99"),
-        ("teacher_context", "compressed", "teacher_context was 'passages', is 'compressed'"),
+        ("passages", 2, "teacher_passages was 3, is 2"),
+        ("fid", False, "teacher_fid was True, is False"),
+        ("prompt_max_length", 99, "teacher_prompt_max_length was 256, is 99"),
+        ("context", "compressed", "teacher_context was 'passages', is 'compressed'"),
     ],
 )
 def test_a_teacher_that_reads_otherwise_is_refused_and_the_difference_named(build, collator, name, value, named):
     build()
     with pytest.raises(InputError, match=named):
-        build(changed(collator, **{name: value}))
+        build(changed(collator, teacher=replace(collator.teacher, **{name: value})))
 
 
 def test_how_the_student_reads_does_not_matter(build, collator):
     build()
-    other = changed(
-        collator, context="generated", fid=False, passages=2, question_mask=True, context_prompt="{context}"
-    )
+    student = ReaderPrompt("generated", passages=2, context_prompt="{context} {question}")
+    other = changed(collator, student=student, question_mask=True)
     assert build(other).key["teacher_passages"] == 3
 
 

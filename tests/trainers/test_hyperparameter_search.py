@@ -4,7 +4,7 @@ import pytest
 from transformers import TrainerCallback
 
 from aag_hf import AwakeningConfig, AwakeningModel
-from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForContextGeneration
+from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForContextGeneration, ReaderPrompt
 from aag_hf.errors import InputError
 from aag_hf.evaluation import ReaderMetrics, evaluate_reader
 from aag_hf.trainers import (
@@ -37,7 +37,9 @@ def trainer(request, load, records, options, reader_trainer, tiny_tokenizer):
     """A trainer of either stage; the last of its steps is not logged."""
     options |= {"max_steps": 3, "logging_steps": 2}
     if request.param == "reader":
-        collator = DataCollatorForContextDistillation(tiny_tokenizer, teacher_context="compressed", needs_features=True)
+        collator = DataCollatorForContextDistillation(
+            tiny_tokenizer, teacher=ReaderPrompt("compressed"), needs_features=True
+        )
         return reader_trainer(lambda: load("hyperlora"), collator, {"alpha": 0.5}, teacher_model=load(seed=2))
     return ContextGeneratorTrainer(
         model_init=lambda: load("lora"),
@@ -110,7 +112,7 @@ def test_answers_during_training_can_be_the_objective(load, records, tiny_tokeni
 
 
 def test_a_teacher_that_is_trained_too_is_refused(load, tiny_tokenizer, reader_trainer):
-    collator = DataCollatorForContextDistillation(tiny_tokenizer, teacher_context="compressed")
+    collator = DataCollatorForContextDistillation(tiny_tokenizer, teacher=ReaderPrompt("compressed"))
     trainer = reader_trainer(lambda: load(), collator, {"train_teacher": True}, teacher_model=load(seed=2))
     with pytest.raises(InputError, match="leave train_teacher off"):
         search(trainer, [1e-3])

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from aag_hf import HyperLoraConfig
-from aag_hf.collators import DataCollatorForContextDistillation
+from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.errors import InputError
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
 from aag_hf.trainers.answer_logits import answer_logits
@@ -121,7 +121,7 @@ def test_a_trainer_takes_the_same_steps(
     teacher = AutoModelForCausalLM.from_pretrained(tiny_llama_dir).double()
     figures = []
     for padding_free in (False, True):
-        collator = collator_of(padding_free, teacher_context="compressed")
+        collator = collator_of(padding_free, teacher=ReaderPrompt("compressed"))
         if cached:
             key = {"key": {}, "top_k": None, "temperature": 1.0}
             collator.teacher_cache = TeacherCache.build(teacher, collator, records, tmp_path / str(padding_free), **key)
@@ -147,7 +147,7 @@ def test_a_trainer_takes_the_same_steps(
 def test_a_stream_gives_the_steps_of_its_records_in_order(
     reader, tiny_llama_dir, records, collator_of, options, tmp_path, padding_free, cached
 ):
-    collator = collator_of(padding_free, teacher_context="compressed")
+    collator = collator_of(padding_free, teacher=ReaderPrompt("compressed"))
     if cached:
         teacher = AutoModelForCausalLM.from_pretrained(tiny_llama_dir).double()
         key = {"key": {}, "top_k": None, "temperature": 1.0}
@@ -217,7 +217,7 @@ def test_what_cannot_be_packed_is_refused(reader, records, collator_of, tiny_tok
             reader(),
             ContextDistillationConfig(**{**options, "hidden_weight": 1.0}),
             teacher_model=reader(seed=7),
-            data_collator=collator_of(True, teacher_context="compressed"),
+            data_collator=collator_of(True, teacher=ReaderPrompt("compressed")),
         )
     batch = collator_of(True)(records)
     with pytest.raises(ValueError, match="features has 2 rows, the input has 6"):

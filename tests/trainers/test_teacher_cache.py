@@ -1,12 +1,13 @@
 """The teacher cache: what training reads from disk is what the teacher would have said."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from aag_hf.collators import DataCollatorForContextDistillation
+from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.errors import InputError
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
 from aag_hf.trainers.answer_logits import answer_logits
@@ -18,7 +19,9 @@ VOCABULARY = 259
 
 @pytest.fixture
 def collator(kind, tiny_tokenizer):
-    return DataCollatorForContextDistillation(tiny_tokenizer, kind.is_encoder_decoder, teacher_context="compressed")
+    return DataCollatorForContextDistillation(
+        tiny_tokenizer, kind.is_encoder_decoder, teacher=ReaderPrompt("compressed")
+    )
 
 
 @pytest.fixture
@@ -193,8 +196,8 @@ def test_a_cache_of_another_key_is_refused_and_the_difference_named(teacher, bui
     ("name", "value"),
     [
         ("context_prompt", "{question} {context}"),
-        ("teacher_context", "none"),
-        ("max_length", 99),
+        ("context", "none"),
+        ("prompt_max_length", 99),
         ("answer_max_length", 3),
         ("tokenizer", None),
     ],
@@ -204,8 +207,10 @@ def test_a_cache_of_another_prompt_is_refused_and_the_difference_named(collator,
     changed = copy.deepcopy(collator)
     if name == "tokenizer":
         changed.tokenizer.add_tokens(["why"])
+    elif name == "answer_max_length":
+        changed.answer_max_length = value
     else:
-        setattr(changed, name, value)
+        changed.teacher = replace(collator.teacher, **{name: value})
     with pytest.raises(InputError, match=name.replace("context_prompt", "teacher_prompt") + " was "):
         build(collator=changed)
 
@@ -214,7 +219,7 @@ def test_what_the_student_reads_and_how_the_tokenizer_was_called_do_not_matter(t
     build()
     seen = count_batches(teacher)
     other = copy.deepcopy(collator)
-    other.context, other.prompt, other.passages = "generated", "{question}", 5
+    other.student = ReaderPrompt("generated", 5, prompt="{question}")
     other.needs_features, other.pad_to_multiple_of = True, 8
     other.tokenizer(["a", "bc"], padding=True, truncation=True, max_length=4)
     build(collator=other)
@@ -311,5 +316,5 @@ def test_settings_out_of_range_are_refused_and_leave_nothing(build, tmp_path, ch
 
 
 def test_a_collator_without_a_teacher_is_refused(collator, build):
-    with pytest.raises(InputError, match="has no teacher_context: say what the teacher reads"):
+    with pytest.raises(InputError, match="has no teacher: say what it reads"):
         build(collator=DataCollatorForContextDistillation(collator.tokenizer))

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from aag_hf.collators import DataCollatorForContextDistillation
+from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.errors import InputError
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache, distillation_kl
 from aag_hf.trainers.answer_logits import answer_logits
@@ -21,7 +21,9 @@ STEPS = 1200
 
 @pytest.fixture
 def collator(kind, tiny_tokenizer):
-    return DataCollatorForContextDistillation(tiny_tokenizer, kind.is_encoder_decoder, teacher_context="compressed")
+    return DataCollatorForContextDistillation(
+        tiny_tokenizer, kind.is_encoder_decoder, teacher=ReaderPrompt("compressed")
+    )
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import TrainerCallback
 
 from aag_hf.awakening import share_weights
-from aag_hf.collators import DataCollatorForContextDistillation
+from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.errors import InputError
 from aag_hf.trainers import (
     ContextDistillationConfig,
@@ -26,7 +26,9 @@ teachers = pytest.mark.parametrize("teacher_adapter", ["full", "lora"])
 
 @pytest.fixture
 def collator(kind, tiny_tokenizer):
-    return DataCollatorForContextDistillation(tiny_tokenizer, kind.is_encoder_decoder, teacher_context="compressed")
+    return DataCollatorForContextDistillation(
+        tiny_tokenizer, kind.is_encoder_decoder, teacher=ReaderPrompt("compressed")
+    )
 
 
 @pytest.fixture

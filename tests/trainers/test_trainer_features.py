@@ -5,7 +5,7 @@ import torch
 from transformers import TrainerCallback
 
 from aag_hf import AwakeningConfig, AwakeningModel, QuestionEncoder
-from aag_hf.collators import DataCollatorForContextDistillation
+from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.errors import InputError
 from aag_hf.evaluation import ReaderMetrics, evaluate_reader
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer
@@ -43,7 +43,10 @@ def test_callbacks_see_the_run_and_each_term_of_the_loss(load, trainer_of, kind,
             logged.append({name for name in logs if name.endswith(("loss", "entropy", "kl", "alignment"))})
 
     collator = DataCollatorForContextDistillation(
-        tiny_tokenizer, kind.is_encoder_decoder, teacher_context="compressed", question_mask=kind.is_encoder_decoder
+        tiny_tokenizer,
+        kind.is_encoder_decoder,
+        teacher=ReaderPrompt("compressed"),
+        question_mask=kind.is_encoder_decoder,
     )
     arguments = {"max_steps": 1, "eval_strategy": "steps", "alpha": 0.5, "hidden_weight": 1.0}
     trainer_of(load(), collator, arguments, callbacks=[Watch()], teacher_model=load(seed=2)).train()

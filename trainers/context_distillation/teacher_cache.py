@@ -89,7 +89,7 @@ class TeacherCache:
 
         Args:
             teacher: A causal or encoder-decoder model; it runs where it is, in evaluation mode.
-            collator: Has a `teacher_context`.
+            collator: Has a `teacher`.
             records: What student batches will be made of.
             directory: The cache's folder; others may be using it.
             key: What the user calls things: plain JSON values that name a difference better than digests do.
@@ -104,15 +104,15 @@ class TeacherCache:
 
         Raises:
             InputError: The folder was made from another key or a record's other text, which the message names; `top_k`
-                or `temperature` is out of range; the collator has no `teacher_context`; or the teacher's states cannot
+                or `temperature` is out of range; the collator has no `teacher`; or the teacher's states cannot
                 be read.
         """
         # Here alone, so that training itself needs no package for its looks.
         from rich.console import Console
         from rich.progress import track
 
-        if collator.teacher_context is None:
-            raise InputError("the collator has no teacher_context: say what the teacher reads.")
+        if collator.teacher is None:
+            raise InputError("the collator has no teacher: say what it reads, with a ReaderPrompt.")
         if top_k is not None and top_k < 1:
             raise InputError(f"top_k is {top_k}: keep at least 1 logit, or None for all.")
         check_returns_states(teacher, aligned, "teacher")

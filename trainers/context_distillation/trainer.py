@@ -64,7 +64,9 @@ class ContextDistillationTrainer(AnswerTrainer):
         teacher_model=teacher,
         args=ContextDistillationConfig("runs/reader", alpha=0.6, temperature=3.0),
         train_dataset=records,
-        data_collator=DataCollatorForContextDistillation(tokenizer, teacher_context="passages", needs_features=True),
+        data_collator=DataCollatorForContextDistillation(
+            tokenizer, teacher=ReaderPrompt("passages"), needs_features=True
+        ),
     )
     trainer.train()
     ```
@@ -195,7 +197,7 @@ class ContextDistillationTrainer(AnswerTrainer):
 
     def _read_teacher(self, training: bool, inputs: dict[str, Any], labels: Tensor) -> AnswerOutputs:
         if not inputs:
-            raise InputError("the batch has no teacher inputs: give the collator a teacher_context.")
+            raise InputError("the batch has no teacher inputs: give the collator what the `teacher` reads.")
         assert self.teacher is not None
         if self.args.train_teacher:
             self.teacher.train(training)
