@@ -148,6 +148,13 @@ class AnswerTrainer(Seq2SeqTrainer):
         self._training_sums.clear()
         return super().train(*args, **kwargs)
 
+    def _run_epoch(self, **kwargs: Any) -> None:
+        # Resumed from a checkpoint of its last step, the Trainer would train one more.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(**kwargs)
+
     def hyperparameter_search(
         self,
         hp_space: Callable[[Any], dict[str, float]] | None = None,

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 from peft import PeftConfig, PeftModel
 from torch import nn
 from transformers import (
@@ -25,6 +26,7 @@ from transformers import (
 
 from aag_hf.awakening.configuration import AwakeningConfig
 from aag_hf.awakening.decoding import first_line, generate_texts
+from aag_hf.awakening.saving import settle
 from aag_hf.awakening.sharing import share_weights
 from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForContextGeneration, ReaderPrompt
 from aag_hf.data.contexts import ContextSource, joined_passages
@@ -211,6 +213,7 @@ class AwakeningModel(nn.Module):
             **kwargs: Passed on to `push_to_hub`.
         """
         directory = Path(save_directory)
+        settle(self.tokenizer, self.reader, self.generator)
         self.reader.save_pretrained(directory / "reader", state_dict=reader_weights)
         if self.question_encoder is not None:
             self.question_encoder.save_pretrained(directory / "question_encoder")
@@ -259,11 +262,7 @@ class AwakeningModel(nn.Module):
         Raises:
             InputError: The folder holds no such model.
         """
-        directory = Path(pretrained_model_name_or_path)
-        if not directory.is_dir():
-            directory = Path(snapshot_download(str(pretrained_model_name_or_path)))
-        if not (directory / "config.json").is_file() or not (directory / "reader").is_dir():
-            raise InputError(f"{directory}: no config.json and reader/ in it: expected what AwakeningModel saved.")
+        directory = saved_directory(pretrained_model_name_or_path)
         config = AwakeningConfig.from_pretrained(directory)
         tokenizer = AutoTokenizer.from_pretrained(directory / "tokenizer")
         base = base_model
@@ -278,6 +277,26 @@ class AwakeningModel(nn.Module):
             QuestionEncoder.from_pretrained(encoder, backbone=base) if encoder.is_dir() else None,
             load_part(generator, base, **kwargs) if generator.is_dir() else None,
         ).eval()
+
+
+def saved_directory(name_or_path: str | Path) -> Path:
+    """The folder of a saved [`AwakeningModel`], fetched if it is on the Hub.
+
+    Raises:
+        InputError: There is none, or it holds no such model.
+    """
+    directory = Path(name_or_path)
+    if not directory.is_dir():
+        try:
+            directory = Path(snapshot_download(str(name_or_path)))
+        except (HFValidationError, OSError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(
+                f"{name_or_path}: neither a folder here nor a model that the Hub gives: {reason}"
+            ) from None
+    if not (directory / "config.json").is_file() or not (directory / "reader").is_dir():
+        raise InputError(f"{directory}: no config.json and reader/ in it: expected what AwakeningModel saved.")
+    return directory
 
 
 def load_language_model(name_or_path: str, fid: bool = False, **kwargs: Any) -> PreTrainedModel:

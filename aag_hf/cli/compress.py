@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.options import OVERWRITE
+from aag_hf.cli.stage import claimed, manifest
 from aag_hf.data.progress import resume_map
 from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
@@ -35,6 +37,7 @@ class CompressOptions:
     dtype: str = field(default="bfloat16", metadata={"help": "The model's dtype: float32, bfloat16 or float16."})
     threads: int | None = field(default=None, metadata={"help": "CPU threads; all cores if left out."})
     batch_size: int = field(default=64, metadata={"help": "Questions between two savings of what is done."})
+    overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
 def compress(
@@ -48,6 +51,7 @@ def compress(
     dtype: str = "bfloat16",
     threads: int | None = None,
     batch_size: int = 64,
+    overwrite: bool = False,
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Write the records of `input` with `compressed_context` to `output`; a stopped run continues.
 
@@ -70,26 +74,27 @@ def compress(
         passage_texts(record)
     if threads is not None:
         torch.set_num_threads(threads)
-    source = resolve_model(model_name_or_path)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
-    except (OSError, ValueError) as error:
-        raise InputError(f"model_name_or_path {model_name_or_path!r} does not load: {error}") from None
-    if torch.cuda.is_available():
-        model.to("cuda")
-    settings = {
-        "model": model_name_or_path,
-        "target_tokens": target_tokens,
-        "token_level": token_level,
-        "sentences": sentences,
-    }
-    settings["dtype"] = dtype
-    compressor = ContextCompressor(model, tokenizer, target_tokens, token_level, sentences)
-    results = resume_map(
-        records, compressor.compress, output, settings=settings, batch_size=batch_size, description="Compressing"
-    )
-    leave_data_card(output, results, "aag compress", {"input": str(input)} | settings)
+    settings = {"target_tokens": target_tokens, "token_level": token_level, "sentences": sentences, "dtype": dtype}
+    settings |= {"batch_size": batch_size, "split": split}
+    made_by = manifest("compress", settings, input=input, model_name_or_path=model_name_or_path)
+    output = Path(output)
+    with claimed(output, made_by, overwrite) as finished:
+        source = resolve_model(model_name_or_path)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            model = None if finished else AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
+        except (OSError, ValueError) as error:
+            raise InputError(f"model_name_or_path {model_name_or_path!r} does not load: {error}") from None
+        if model is None:
+            results = read_records(output)
+        else:
+            model.to("cuda" if torch.cuda.is_available() else "cpu")
+            compressor = ContextCompressor(model, tokenizer, target_tokens, token_level, sentences)
+            results = resume_map(
+                records, compressor.compress, output, made_by, batch_size=batch_size, description="Compressing"
+            )
+        told = {"input": str(input), "model": model_name_or_path}
+        leave_data_card(output, results, "aag compress", told | settings)
     return results, compression_report(results, tokenizer)
 
 

@@ -4,13 +4,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.options import OVERWRITE
+from aag_hf.cli.stage import claimed, manifest
 from aag_hf.data.jsonl import write_rows
-from aag_hf.data.records import read_records, write_records
+from aag_hf.data.progress import PartialOutput
+from aag_hf.data.records import read_records
 from aag_hf.hub import leave_data_card
+from aag_hf.manifest import Manifest
 
 
 @dataclass
@@ -23,9 +28,12 @@ class DataOptions:
     )
     split: str | None = field(default=None, metadata={"help": "Which split of a folder or a data set on the Hub."})
     seed: int = field(default=29, metadata={"help": "Decides the splits and the wordings of countries."})
+    overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
-def write_data(source: str, output: str | Path, split: str | None = None, seed: int = 29) -> dict[str, int]:
+def write_data(
+    source: str, output: str | Path, split: str | None = None, seed: int = 29, overwrite: bool = False
+) -> dict[str, int]:
     """Write `source` as records, with a data set card.
 
     Args:
@@ -33,37 +41,44 @@ def write_data(source: str, output: str | Path, split: str | None = None, seed: 
         output: For countries a folder, which gets a file for each split and ``documents.jsonl``; else one file.
         split: Which split of the source; not for countries, which are written whole.
         seed: Of the countries.
+        overwrite: Write again what was written from something else.
 
     Returns:
         How many rows each written file has, by path.
 
     Raises:
-        InputError: The source cannot be read or the output cannot bear that name.
+        InputError: The source cannot be read, the output cannot bear that name, or was made from something else.
     """
     if source != "countries":
         records = read_records(source, split)
-        write_records(records, output)
-        leave_data_card(output, records, "aag data", {"source": source} | ({"split": split} if split else {}))
+        settings = {"split": split} if split else {}
+        made_by = manifest("data", settings, source=source)
+        _write_once(Path(output), records, made_by, {"source": source} | settings, overwrite)
         return {str(output): len(records)}
     from aag_hf.data.countries import country_documents, load_countries
 
-    written = {}
-    settings = {"source": source, "seed": seed}
-    for name, records in load_countries(seed).items():
-        path = Path(output) / f"{name}.jsonl.gz"
-        write_records(records, path)
-        leave_data_card(path, records, "aag data", settings)
-        written[str(path)] = len(records)
-    path, documents = Path(output) / "documents.jsonl", country_documents()
-    write_rows(documents, path)
-    leave_data_card(path, documents, "aag data", settings)
-    return {**written, str(path): len(documents)}
+    of_countries = {"source": source, "seed": seed}
+    made_by = manifest("data", of_countries)
+    files = {Path(output) / f"{name}.jsonl.gz": records for name, records in load_countries(seed).items()}
+    files[Path(output) / "documents.jsonl"] = country_documents()
+    for path, rows in files.items():
+        _write_once(path, rows, made_by, of_countries, overwrite)
+    return {str(path): len(rows) for path, rows in files.items()}
+
+
+def _write_once(
+    path: Path, rows: list[dict[str, Any]], made_by: Manifest, settings: dict[str, Any], overwrite: bool
+) -> None:
+    with claimed(path, made_by, overwrite) as finished:
+        if not finished:
+            PartialOutput(path, made_by).finish(lambda: write_rows(rows, path))
+        leave_data_card(path, rows, "aag data", settings)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("data", (DataOptions,), argv)
-    for path, rows in write_data(options.source, options.output, options.split, options.seed).items():
+    for path, rows in write_data(**vars(options)).items():
         Console().print(f"[bold]{rows:6d}[/bold] rows in {path}", highlight=False)
 
 

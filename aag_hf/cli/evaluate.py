@@ -1,21 +1,27 @@
 """``aag evaluate``: measures readers and their controls."""
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 from rich.console import Console
 
-from aag_hf.awakening import AwakeningModel
+from aag_hf.awakening import AwakeningConfig, AwakeningModel
+from aag_hf.awakening.model import saved_directory
 from aag_hf.cli.arguments import parse_arguments
-from aag_hf.cli.options import LoadingOptions, device, processes, use_threads
+from aag_hf.cli.options import OVERWRITE, LoadingOptions, device, processes, use_threads
+from aag_hf.cli.stage import claimed, is_finished, manifest
+from aag_hf.data.progress import PartialOutput
 from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
 from aag_hf.evaluation.controls import Control
-from aag_hf.evaluation.evaluator import evaluate_reader
+from aag_hf.evaluation.evaluator import evaluate_reader, given_contexts
 from aag_hf.evaluation.report import plot_results, results_table, write_json
+from aag_hf.evaluation.scores import check_groups
 
 
 @dataclass
@@ -31,15 +37,18 @@ class EvaluateOptions(LoadingOptions):
     )
     batch_size: int = field(default=32, metadata={"help": "Questions a forward pass."})
     seed: int = field(default=29, metadata={"help": "Of the controls' shuffles."})
+    overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
 def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     """Measure every model and, where it takes features, its controls; writes results.json and results.png.
 
-    Several processes share the questions; the first one writes.
+    Each row is kept as soon as it is there: a stopped run continues. Several processes share the questions; the first
+    one writes.
 
     Raises:
-        InputError: An option is missing or unknown, or a file cannot be used.
+        InputError: An option is missing or unknown, a file or model cannot be used, or the results there are of another
+            run.
     """
     for name in ("model", "input", "output_dir"):
         if not getattr(options, name):
@@ -48,31 +57,84 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
         if control not in get_args(Control):
             raise InputError(f"control must be one of {', '.join(get_args(Control))}, got {control!r}.")
     use_threads(options.threads)
-    all_processes = processes()
+    names = short_names(options.model)
     records = read_records(options.input)
-    rows = []
-    for path in options.model:
+    check_groups(records)
+    configs = [_check_model(path, records, options.controls) for path in options.model]
+    settings = {n: getattr(options, n) for n in ("dtype", "attn_implementation", "controls", "batch_size", "seed")}
+    bases = [config.base_model_name_or_path or "" for config in configs]
+    made_by = manifest("evaluate", settings, model=options.model, base=bases, input=options.input)
+    output = Path(options.output_dir) / "results.json"
+    is_main = processes().is_main_process
+    with claimed(output, made_by, options.overwrite) if is_main else nullcontext(False) as finished:
+        # The other processes look after the first one has cleaned up, and before it writes.
+        processes().wait_for_everyone()
+        if finished or (not is_main and is_finished(output, made_by)):
+            return json.loads(output.read_bytes())
+        partial = PartialOutput(output, made_by)
+        rows = partial.read()
+        processes().wait_for_everyone()
+        for row in _missing_rows(options, names, records, len(rows)):
+            rows.append(row)
+            if is_main:
+                partial.append([row])
+        if is_main:
+            title = f"{len(records)} questions of {Path(options.input).name}"
+            plot_results(rows, output.with_name("results.png"), title)
+            partial.finish(lambda: write_json(rows, output))
+        processes().wait_for_everyone()
+    return rows
+
+
+def _missing_rows(
+    options: EvaluateOptions, names: Sequence[str], records: list[dict[str, Any]], done: int
+) -> Iterator[dict[str, Any]]:
+    """The rows of all models and controls after the first `done`; a model without rows to come is not loaded."""
+    for path, name in zip(options.model, names, strict=True):
+        controls = ["none", *(options.controls if (saved_directory(path) / "question_encoder").is_dir() else ())]
+        waiting, done = controls[done:], max(done - len(controls), 0)
+        if not waiting:
+            continue
         model = AwakeningModel.from_pretrained(path, **options.loading_arguments()).to(device())
-        for control in ("none", *(options.controls if model.question_encoder is not None else ())):
+        for control in waiting:
             result = evaluate_reader(
                 model,
                 records,
                 control=control,
                 batch_size=options.batch_size,
                 seed=options.seed,
-                processes=all_processes,
+                processes=processes(),
             )
-            name = Path(path).name + ("" if control == "none" else f", {control.replace('_', ' ')}")
-            rows.append(
-                {"name": name, "trained_parameters": getattr(model.config, "trained_parameters", None)} | result
-            )
-    if all_processes.is_main_process:
-        output_dir = Path(options.output_dir)
-        output_dir.mkdir(parents=True, exist_ok=True)
-        write_json(rows, output_dir / "results.json")
-        plot_results(rows, output_dir / "results.png", f"{len(records)} questions of {Path(options.input).name}")
-    all_processes.wait_for_everyone()
-    return rows
+            row = name + ("" if control == "none" else f", {control.replace('_', ' ')}")
+            yield {"name": row, "trained_parameters": getattr(model.config, "trained_parameters", None)} | result
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """The paths' last parts, as many as it takes to tell them apart.
+
+    Raises:
+        InputError: One is named twice.
+    """
+    parts = [Path(path).resolve().parts for path in paths]
+    for path, own in zip(paths, parts):
+        if parts.count(own) > 1:
+            raise InputError(f"model {path}: is named twice.")
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(own[-length:]) for own in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _check_model(path: str, records: list[dict[str, Any]], controls: Sequence[str]) -> AwakeningConfig:
+    """The configuration of a saved model that can answer the records, before any model is loaded."""
+    directory = saved_directory(path)
+    config = AwakeningConfig.from_pretrained(directory)
+    if config.context != "generated" or not (directory / "generator").is_dir():
+        given_contexts(config, records)
+    if "shuffled_within_relation" in controls and not all("relation" in record for record in records):
+        raise InputError("control shuffled_within_relation needs records with a relation.")
+    return config
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,11 +12,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from aag_hf import to_lora
-from aag_hf.awakening import AwakeningModel
+from aag_hf.awakening import AwakeningConfig, AwakeningModel
+from aag_hf.awakening.model import saved_directory
 from aag_hf.cli.arguments import parse_arguments
-from aag_hf.cli.stage import is_finished, new_directory
+from aag_hf.cli.options import OVERWRITE
+from aag_hf.cli.stage import is_finished, manifest, new_directory, start_anew
 from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
+from aag_hf.locks import locked, remove_leftovers
 
 
 @dataclass
@@ -32,6 +35,7 @@ class ExportOptions:
     mean: bool = field(
         default=False, metadata={"help": "With input: one adapter only, made from the mean of the questions' features."}
     )
+    overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
     def __post_init__(self) -> None:
         if (self.question is None) == (self.input is None):
@@ -55,28 +59,44 @@ def export(options: ExportOptions) -> list[Path]:
     else:
         records = read_records(options.input)
         questions = {target / quote(record["id"], safe=""): record["question"] for record in records}
-    model = AwakeningModel.from_pretrained(options.model)
+    directory = saved_directory(options.model)
+    base = AwakeningConfig.from_pretrained(directory).base_model_name_or_path
+    of_model = manifest("export", {}, model=options.model, base=base)
+    asked: dict[Path, Any] = {target: list(questions.values())} if options.mean else questions
+    folders = {folder: replace(of_model, settings=of_model.settings | {"of": of}) for folder, of in asked.items()}
+    with locked(target):
+        waiting = []
+        for folder, made_by in folders.items():
+            remove_leftovers(folder)
+            if options.overwrite:
+                start_anew(folder)
+            if not is_finished(folder, made_by):
+                waiting.append(folder)
+        if len(waiting) < len(folders):
+            print(f"{target}: {len(folders) - len(waiting)} adapters there already, of the same.", file=sys.stderr)
+        if waiting:
+            model = AwakeningModel.from_pretrained(directory)
+            for folder, vector in _features(model, asked, waiting, options).items():
+                config, weights = to_lora(model.reader, vector)
+                # As a set, its order would change from process to process.
+                config.target_modules = sorted(config.target_modules)
+                with new_directory(folder, folders[folder]) as partial:
+                    config.save_pretrained(partial)
+                    save_file(weights, partial / "adapter_model.safetensors", metadata={"format": "pt"})
+    return list(folders)
+
+
+def _features(
+    model: AwakeningModel, asked: dict[Path, Any], waiting: list[Path], options: ExportOptions
+) -> dict[Path, Tensor]:
     if model.question_encoder is None:
         raise InputError(f"{options.model}: its reader has no hypernetwork, so no question has an adapter to export.")
-    asked = list(questions.values())
-    contexts = model.write_contexts(asked) if model.config.features_read_context else None
-    features = model.encode_features(asked, contexts)
+    questions = asked[waiting[0]] if options.mean else [asked[folder] for folder in waiting]
+    contexts = model.write_contexts(questions) if model.config.features_read_context else None
+    features = model.encode_features(questions, contexts)
     if options.mean:
-        settings = {"model": options.model, "mean_of": asked}
-        return [_write(model, features.mean(dim=0, keepdim=True), target, settings)]
-    return [
-        _write(model, vector, folder, {"model": options.model, "question": question})
-        for vector, (folder, question) in zip(features, questions.items())
-    ]
-
-
-def _write(model: AwakeningModel, features: Tensor, target: Path, settings: dict[str, Any]) -> Path:
-    if not is_finished(target, settings):
-        config, weights = to_lora(model.reader, features)
-        with new_directory(target, settings) as directory:
-            config.save_pretrained(directory)
-            save_file(weights, directory / "adapter_model.safetensors", metadata={"format": "pt"})
-    return target
+        features = features.mean(dim=0, keepdim=True)
+    return dict(zip(waiting, features, strict=True))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

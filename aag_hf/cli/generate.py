@@ -12,7 +12,8 @@ from transformers import AutoTokenizer
 from aag_hf.awakening.decoding import generate_texts
 from aag_hf.awakening.model import is_encoder_decoder, load_language_model, load_part
 from aag_hf.cli.arguments import parse_arguments
-from aag_hf.cli.options import ModelOptions, device, refuse_processes, use_threads
+from aag_hf.cli.options import OVERWRITE, ModelOptions, device, refuse_processes, use_threads
+from aag_hf.cli.stage import claimed, manifest
 from aag_hf.collators import DataCollatorForContextGeneration
 from aag_hf.data.contexts import GENERATOR_PROMPT
 from aag_hf.data.folds import fold_of
@@ -21,6 +22,7 @@ from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
 from aag_hf.evaluation.contexts import context_report
 from aag_hf.hub import leave_data_card
+from aag_hf.manifest import MANIFEST, Manifest
 
 Records = list[dict[str, Any]]
 
@@ -38,6 +40,7 @@ class GenerateOptions(ModelOptions):
     prompt: str = field(default=GENERATOR_PROMPT, metadata={"help": "The prompt the generator was trained with."})
     context_max_length: int = field(default=128, metadata={"help": "Most tokens of a context."})
     batch_size: int = field(default=64, metadata={"help": "Questions a forward pass."})
+    overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
 def generate(options: GenerateOptions) -> Records:
@@ -51,7 +54,26 @@ def generate(options: GenerateOptions) -> Records:
             raise InputError(f"{name} is missing.")
     refuse_processes("generate")
     use_threads(options.threads)
+    check_folds(options.generator)
     records = read_records(options.input)
+    settings = {name: getattr(options, name) for name in ("prompt", "context_max_length", "batch_size")}
+    settings |= {"dtype": options.dtype, "attn_implementation": options.attn_implementation}
+    made_by = manifest(
+        "generate",
+        settings,
+        input=options.input,
+        model_name_or_path=options.model_name_or_path,
+        generator=options.generator,
+    )
+    output = Path(options.output)
+    with claimed(output, made_by, options.overwrite) as finished:
+        results = read_records(output) if finished else _write_contexts(options, records, made_by)
+        told = {"input": options.input, "generator": options.generator}
+        leave_data_card(output, results, "aag generate", told | settings)
+    return results
+
+
+def _write_contexts(options: GenerateOptions, records: Records, made_by: Manifest) -> Records:
     loading = options.loading_arguments()
     base = load_language_model(options.model_name_or_path, **loading)
     models = [load_part(Path(path), base, merge=True, **loading).to(device()) for path in options.generator]
@@ -68,17 +90,43 @@ def generate(options: GenerateOptions) -> Records:
             contexts.update(zip((record["id"] for record in members), texts))
         return [record | {"generated_context": contexts[record["id"]]} for record in batch]
 
-    settings = {"generator": options.generator, "prompt": options.prompt, "length": options.context_max_length}
-    results = resume_map(
+    return resume_map(
         sorted(records, key=lambda record: len(record["question"])),
         write_contexts,
-        options.output,
-        settings=settings,
+        Path(options.output),
+        made_by,
         batch_size=options.batch_size,
         description="Generating",
     )
-    leave_data_card(options.output, results, "aag generate", {"input": options.input} | settings)
-    return results
+
+
+def check_folds(generators: Sequence[str]) -> None:
+    """Refuse generators that have seen the records they are to write contexts for, as far as their manifests tell.
+
+    Args:
+        generators: Their folders; of several, the n-th writes for fold n.
+
+    Raises:
+        InputError: One was trained without another fold, or among another number of folds.
+    """
+    for number, path in enumerate(generators):
+        made_by = Path(path) / MANIFEST
+        settings = Manifest.read(made_by).settings if made_by.is_file() else {}
+        fold, folds = settings.get("fold"), settings.get("folds")
+        if folds is None:
+            if len(generators) > 1:
+                print(f"{path}: nothing tells which fold it has not seen; taken for {number}.", file=sys.stderr)
+        elif len(generators) == 1 and folds > 1:
+            print(
+                f"{path}: was trained without fold {fold} of {folds} only, and has seen the other records of its "
+                f"training file: for contexts to train on, name all {folds} generators.",
+                file=sys.stderr,
+            )
+        elif len(generators) > 1 and (fold, folds) != (number, len(generators)):
+            raise InputError(
+                f"generator {path}: was trained without fold {fold} of {folds}, and stands where the one without fold "
+                f"{number} of {len(generators)} belongs: name the generators of all folds, in their order."
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,6 +9,7 @@ from accelerate.utils import parse_flag_from_env
 
 from aag_hf.errors import InputError
 
+OVERWRITE = "Start anew where there is an output, or a stopped run's rest of one."
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

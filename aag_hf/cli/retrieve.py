@@ -9,7 +9,10 @@ from typing import Any
 from rich.console import Console
 
 from aag_hf.cli.arguments import parse_arguments
-from aag_hf.data.records import read_records, write_records
+from aag_hf.cli.options import OVERWRITE
+from aag_hf.cli.stage import claimed, manifest
+from aag_hf.data.progress import resume_map
+from aag_hf.data.records import read_records
 from aag_hf.data.retrieval import Bm25Retriever, read_pool, recall_at
 from aag_hf.hub import leave_data_card
 
@@ -23,31 +26,46 @@ class RetrieveOptions:
     output: str = field(metadata={"help": "File to write (.jsonl or .jsonl.gz): the records with new ctxs."})
     split: str | None = field(default=None, metadata={"help": "Which split of the input."})
     top_k: int = field(default=5, metadata={"help": "Passages for each question."})
+    overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
 def retrieve(
-    input: str | Path, pool: Sequence[str | Path], output: str | Path, split: str | None = None, top_k: int = 5
+    input: str | Path,
+    pool: Sequence[str | Path],
+    output: str | Path,
+    split: str | None = None,
+    top_k: int = 5,
+    overwrite: bool = False,
 ) -> list[dict[str, Any]]:
     """Give each record of `input` its `top_k` best passages of the pool as `ctxs`, and write the records to `output`.
 
     Raises:
-        InputError: An input cannot be read, the pool is empty, or `top_k` is below one.
+        InputError: An input cannot be read, the pool is empty, `top_k` is below one, or `output` was made from others.
     """
     records = read_records(input, split)
-    retriever = Bm25Retriever(read_pool(pool))
-    questions, answers = zip(*((record["question"], record["answers"]) for record in records), strict=True)
-    found = retriever.search(questions, top_k, answers)
-    records = [record | {"ctxs": ctxs} for record, ctxs in zip(records, found, strict=True)]
-    write_records(records, output)
-    settings = {"input": str(input), "pool": list(map(str, pool)), "top_k": top_k}
-    leave_data_card(output, records, "aag retrieve", settings)
+    made_by = manifest("retrieve", {"split": split, "top_k": top_k}, input=input, pool=pool)
+    output = Path(output)
+    with claimed(output, made_by, overwrite) as finished:
+        if finished:
+            records = read_records(output)
+        else:
+            retriever = Bm25Retriever(read_pool(pool))
+
+            def search(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+                questions, answers = zip(*((record["question"], record["answers"]) for record in batch), strict=True)
+                found = retriever.search(questions, top_k, answers)
+                return [record | {"ctxs": ctxs} for record, ctxs in zip(batch, found, strict=True)]
+
+            records = resume_map(records, search, output, made_by, batch_size=1024, description="Searching")
+        settings = {"input": str(input), "pool": list(map(str, pool)), "top_k": top_k}
+        leave_data_card(output, records, "aag retrieve", settings)
     return records
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("retrieve", (RetrieveOptions,), argv)
-    records = retrieve(options.input, options.pool, options.output, options.split, options.top_k)
+    records = retrieve(**vars(options))
     depths = sorted({1, options.top_k})
     recalls = ", ".join(f"recall@{k} [bold]{recall_at(records, k):.1%}[/bold]" for k in depths)
     Console().print(f"{len(records)} questions: {recalls}; written to {options.output}", highlight=False)

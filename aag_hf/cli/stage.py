@@ -1,58 +1,142 @@
-"""Finished stages are not redone, and an output folder appears only when it is complete."""
+"""Finished outputs are not redone, another run's are refused, and an output appears only when it is complete."""
 
-import hashlib
-import json
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from aag_hf.contents import content_of
 from aag_hf.errors import InputError
+from aag_hf.locks import locked, remove_leftovers, temporary_folder
+from aag_hf.manifest import MANIFEST, Manifest, differences
 
-SETTINGS = "settings.json"
-
-
-def file_digest(path: str | Path) -> str:
-    """What a file holds, as a short string."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+CHECKPOINTS = "checkpoints"
 
 
-def is_finished(output_dir: Path, settings: dict[str, Any]) -> bool:
-    """Whether `output_dir` was completed with these settings.
+def manifest(command: str, settings: dict[str, Any], **inputs: str | Path | Sequence[str | Path] | None) -> Manifest:
+    """What makes an output of a command.
+
+    Args:
+        command: Its name.
+        settings: All that decides about the outcome.
+        **inputs: Files, folders, names of the Hub, or lists of these; ``None`` is no input.
 
     Raises:
-        InputError: It exists with other settings, or is no output of this program.
+        InputError: An input is not there.
     """
-    if not output_dir.exists():
+    found = {}
+    for name, value in inputs.items():
+        paths = [value] if isinstance(value, (str, Path)) else value or []
+        for number, path in enumerate(paths, start=1):
+            key = name if isinstance(value, (str, Path)) else f"{name} {number}"
+            found[key] = {"path": str(path), "content": content_of(path)}
+    return Manifest({"command": command, **settings}, found)
+
+
+@contextmanager
+def claimed(output: Path, made_by: Manifest, overwrite: bool = False) -> Iterator[bool]:
+    """Keep other runs away from `output`, and clean up after those that were killed; gives whether it is finished.
+
+    Args:
+        output: A file or folder.
+        made_by: What this run makes it from.
+        overwrite: Remove what is there first, and what a stopped run left of it.
+
+    Raises:
+        InputError: Another run is writing it, or has made it from something else; or the disk is full.
+    """
+    with locked(output), _full_disk_named(output):
+        remove_leftovers(output)
+        if overwrite:
+            start_anew(output)
+        finished = is_finished(output, made_by)
+        if finished:
+            print(f"{output}: finished before, with the same settings and inputs.", file=sys.stderr)
+            beside(output, "partial").unlink(missing_ok=True)
+        yield finished
+
+
+@contextmanager
+def _full_disk_named(output: Path) -> Iterator[None]:
+    """Torch and safetensors have errors of their own for it."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        if not any(sign in str(error) for sign in ("inline_container", "PytorchStreamWriter", "No space left")):
+            raise
+        raise InputError(
+            f"{output}: a file could not be written whole: make room on the disk and run the command again."
+        ) from error
+
+
+def is_finished(output: Path, made_by: Manifest | dict[str, Any]) -> bool:
+    """Whether `output` was completed from the same; `made_by` may be its settings alone.
+
+    Raises:
+        InputError: It was completed from something else, or is no output of this program.
+    """
+    if not output.exists():
         return False
-    record = output_dir / SETTINGS
-    if not record.is_file():
-        if output_dir.is_dir() and not any(output_dir.iterdir()):
+    path = _manifest_of(output)
+    if not path.is_file():
+        if output.is_dir() and not any(output.iterdir()):
             return False
-        raise InputError(f"{output_dir}: exists and has no {SETTINGS}: choose another output_dir, or remove it.")
-    before = json.loads(record.read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(settings))
-    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-    if changed:
-        differences = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in changed)
-        raise InputError(f"{output_dir}: holds another run ({differences}): choose another output_dir, or remove it.")
+        raise InputError(
+            f"{output}: exists, and no {path.name} tells what made it: choose another output, or remove it."
+        )
+    made_by, found = _as_manifest(made_by), Manifest.read(path)
+    made_by.check(found, output)
+    if other := differences(found.versions, made_by.versions):
+        print(f"{output}: was made with other versions ({'; '.join(other)}).", file=sys.stderr)
     return True
 
 
 @contextmanager
-def new_directory(output_dir: Path, settings: dict[str, Any]) -> Iterator[Path]:
-    """A folder to write to, which becomes `output_dir`, with its settings inside, when the block ends without error."""
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    partial = output_dir.with_name(f".{output_dir.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
+def new_directory(output_dir: Path, made_by: Manifest | dict[str, Any]) -> Iterator[Path]:
+    """A folder to write to, which becomes `output_dir`, with its manifest inside, when the block ends without error.
+
+    Of two runs that make the same at once, the first to end leaves its folder.
+    """
+    made_by = _as_manifest(made_by)
+    with temporary_folder(output_dir) as partial:
         yield partial
-        (partial / SETTINGS).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        if output_dir.is_dir():
-            output_dir.rmdir()
-        os.replace(partial, output_dir)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        made_by.write(partial / MANIFEST)
+        try:
+            os.replace(partial, output_dir)
+        except OSError:
+            if not is_finished(output_dir, made_by):
+                raise
+
+
+def start_anew(output: Path) -> None:
+    """Remove `output`, and what stopped runs left of it.
+
+    Raises:
+        InputError: It is a folder that is no output of this program.
+    """
+    if output.is_dir():
+        if any(output.iterdir()) and not (output / MANIFEST).is_file():
+            raise InputError(f"{output}: has no {MANIFEST} and is not removed: it is no output of this program.")
+        shutil.rmtree(output)
+    output.unlink(missing_ok=True)
+    for ending in ("partial", MANIFEST):
+        beside(output, ending).unlink(missing_ok=True)
+    shutil.rmtree(beside(output, CHECKPOINTS), ignore_errors=True)
+
+
+def beside(output: Path, ending: str) -> Path:
+    """The path of something that belongs to `output`."""
+    return output.with_name(f"{output.name}.{ending}")
+
+
+def _manifest_of(output: Path) -> Path:
+    return output / MANIFEST if output.is_dir() else beside(output, MANIFEST)
+
+
+def _as_manifest(made_by: Manifest | dict[str, Any]) -> Manifest:
+    return made_by if isinstance(made_by, Manifest) else Manifest(made_by)

@@ -17,16 +17,17 @@ from aag_hf import HyperLoraConfig
 from aag_hf.awakening import AwakeningConfig, AwakeningModel, share_weights
 from aag_hf.awakening.model import is_encoder_decoder, load_language_model
 from aag_hf.cli.arguments import parse_arguments
-from aag_hf.cli.options import AdapterOptions, ModelOptions, use_threads
+from aag_hf.cli.options import OVERWRITE, AdapterOptions, ModelOptions, use_threads
 from aag_hf.cli.stage import new_directory
 from aag_hf.cli.training import (
-    begin,
     environment,
     gathered_weights,
     is_sharding,
+    manifest_of,
+    recipe_of,
     run,
-    settings_of,
     trained_parts,
+    training_output,
     whole_weights,
 )
 from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
@@ -35,7 +36,7 @@ from aag_hf.data.embedded import resolve_model
 from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
 from aag_hf.evaluation import ReaderMetrics
-from aag_hf.hub.cards import without_folder
+from aag_hf.manifest import Manifest
 from aag_hf.questions import QuestionEncoder
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
 
@@ -88,6 +89,7 @@ class TrainOptions(AdapterOptions, ModelOptions):
     feature_statistics: Literal["token", "pooled"] = field(
         default="token", metadata={"help": "Whitening over tokens, or over pooled questions as in the paper."}
     )
+    overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,9 +110,14 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
         raise InputError("train_file is missing: name the training records.")
     use_threads(options.threads)
     output_dir = Path(arguments.output_dir)
-    settings = settings_of(options, arguments)
-    if not begin(output_dir, settings, arguments):
-        return output_dir
+    made_by = manifest_of("train", options, arguments)
+    with training_output(output_dir, made_by, arguments, options.overwrite) as finished:
+        if not finished:
+            _train(options, arguments, output_dir, made_by)
+    return output_dir
+
+
+def _train(options: TrainOptions, arguments: ContextDistillationConfig, output_dir: Path, made_by: Manifest) -> None:
     set_seed(arguments.seed)
     train_records = read_records(options.train_file)
     dev_records = read_records(options.dev_file) if options.dev_file else None
@@ -136,24 +143,18 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
     trained = trained_parts(model.reader)
     if trainer.is_world_process_zero():
         Console().print("Trained: " + ", ".join(f"{name} {count:,}" for name, count in trained.items()), soft_wrap=True)
-    figures = run(trainer, arguments)
+    figures = run(trainer, arguments, made_by)
     weights = gathered_weights(trainer)
     if trainer.is_world_process_zero():
-        with new_directory(output_dir, settings) as directory:
+        with new_directory(output_dir, made_by) as directory:
             model.config.trained_parameters = sum(trained.values())
             model.config.training_figures = figures
-            recipe = {n: without_folder(v) for n, v in settings.items() if not _is_of_this_machine(n)}
-            model.config.training_recipe = recipe
+            model.config.training_recipe = recipe_of(options, arguments)
             model.config.training_environment = environment(arguments)
             model.save_pretrained(directory, reader_weights=weights)
             if teacher is not None and arguments.train_teacher:
                 teacher.save_pretrained(directory / "teacher")
     trainer.accelerator.wait_for_everyone()
-    return output_dir
-
-
-def _is_of_this_machine(option: str) -> bool:
-    return option in ("teacher", "teacher_cache_dir") or option.endswith(("_file", "_file_digest"))
 
 
 def _set_up_teacher(

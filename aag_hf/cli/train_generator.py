@@ -11,16 +11,18 @@ from rich.console import Console
 from transformers import AutoTokenizer, set_seed
 
 from aag_hf.awakening.model import is_encoder_decoder, load_language_model
+from aag_hf.awakening.saving import settle
 from aag_hf.cli.arguments import parse_arguments
-from aag_hf.cli.options import AdapterOptions, ModelOptions, use_threads
+from aag_hf.cli.options import OVERWRITE, AdapterOptions, ModelOptions, use_threads
 from aag_hf.cli.stage import new_directory
-from aag_hf.cli.training import begin, gathered_weights, run, settings_of, whole_weights
+from aag_hf.cli.training import gathered_weights, manifest_of, run, training_output, whole_weights
 from aag_hf.collators import DataCollatorForContextGeneration
 from aag_hf.data.contexts import GENERATOR_PROMPT
 from aag_hf.data.embedded import resolve_model
 from aag_hf.data.folds import fold_of
 from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
+from aag_hf.manifest import Manifest
 from aag_hf.trainers import ContextGeneratorConfig, ContextGeneratorTrainer
 
 
@@ -36,6 +38,7 @@ class TrainGeneratorOptions(AdapterOptions, ModelOptions):
     context_max_length: int = field(default=128, metadata={"help": "Most tokens of a context."})
     folds: int = field(default=1, metadata={"help": "For cross-fitting: in how many folds records are split."})
     fold: int = field(default=0, metadata={"help": "With folds: the fold this generator must not see."})
+    overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
 def train_generator(options: TrainGeneratorOptions, arguments: ContextGeneratorConfig) -> Path:
@@ -53,9 +56,16 @@ def train_generator(options: TrainGeneratorOptions, arguments: ContextGeneratorC
         raise InputError(f"fold is {options.fold}: with folds {options.folds} expected 0 to {options.folds - 1}.")
     use_threads(options.threads)
     output_dir = Path(arguments.output_dir)
-    settings = settings_of(options, arguments)
-    if not begin(output_dir, settings, arguments):
-        return output_dir
+    made_by = manifest_of("train-generator", options, arguments)
+    with training_output(output_dir, made_by, arguments, options.overwrite) as finished:
+        if not finished:
+            _train(options, arguments, output_dir, made_by)
+    return output_dir
+
+
+def _train(
+    options: TrainGeneratorOptions, arguments: ContextGeneratorConfig, output_dir: Path, made_by: Manifest
+) -> None:
     set_seed(arguments.seed)
     records = read_records(options.train_file)
     if options.folds > 1:
@@ -76,16 +86,16 @@ def train_generator(options: TrainGeneratorOptions, arguments: ContextGeneratorC
             tokenizer, encoder_decoder, options.prompt, options.prompt_max_length, options.context_max_length
         ),
     )
-    figures = run(trainer, arguments)
+    figures = run(trainer, arguments, made_by)
     weights = gathered_weights(trainer)
     if trainer.is_world_process_zero():
-        with new_directory(output_dir, settings) as directory:
+        with new_directory(output_dir, made_by) as directory:
+            settle(tokenizer, model)
             model.save_pretrained(directory, state_dict=weights)
             tokenizer.save_pretrained(directory)
         told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
         Console().print(f"{output_dir}: {told}", highlight=False, soft_wrap=True)
     trainer.accelerator.wait_for_everyone()
-    return output_dir
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -3,9 +3,10 @@
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,57 +15,74 @@ import torch
 from accelerate.utils import parse_flag_from_env
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.integrations import unset_hf_deepspeed_config
-from transformers.trainer_utils import SaveStrategy, get_last_checkpoint
 
-from aag_hf.cli.stage import file_digest, is_finished
-from aag_hf.data.jsonl import write_whole
+from aag_hf.cli.checkpoints import WholeRun, last_whole_checkpoint, remove_incomplete, remove_unused
+from aag_hf.cli.stage import CHECKPOINTS, beside, claimed, is_finished, manifest
 from aag_hf.errors import InputError
+from aag_hf.hub.cards import without_folder
 from aag_hf.hyperlora.adapter_scope import CONTAINER
+from aag_hf.manifest import Manifest
 from aag_hf.trainers.answer_trainer import AnswerTrainer
 
-CHECKPOINTS = "checkpoints"
-STARTED = "started_with.json"
+# The Trainer's arguments that cannot change what is learned: logging, saving, loading ahead, the Hub, folders.
+# fmt: off
+WITHOUT_EFFECT = {
+    "output_dir", "do_train", "do_eval", "do_predict", "local_rank", "debug", "disable_tqdm", "skip_memory_metrics",
+    "ddp_timeout", "torch_empty_cache_steps", "restore_callback_states_from_checkpoint",
+    "include_num_input_tokens_seen", "logging_strategy", "logging_steps", "logging_first_step", "log_on_each_node",
+    "log_level", "log_level_replica", "report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id",
+    "trackio_static_space_id", "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers",
+    "dataloader_prefetch_factor", "dataloader_multiprocessing_context", "push_to_hub", "hub_token",
+    "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision", "save_on_each_node",
+    "save_only_model", "enable_jit_checkpoint",
+}
+# Those that have an effect only where the best checkpoint is taken in the end. When evaluation takes place is not among
+# them: it draws random numbers, as dropout does.
+OF_THE_BEST = {
+    "save_strategy", "save_steps", "save_total_limit", "metric_for_best_model", "greater_is_better",
+    "per_device_eval_batch_size", "prediction_loss_only", "eval_accumulation_steps", "eval_do_concat_batches",
+    "eval_use_gather_object", "include_for_metrics", "batch_eval_metrics",
+}
+# fmt: on
+INPUTS = ("train_file", "dev_file", "model_name_or_path", "teacher")
+_OF_THIS_MACHINE = ("train_file", "dev_file", "teacher", "teacher_cache_dir", "threads", "overwrite")
 
 
-# The Trainer's options that change what is learned; others, such as logging, may differ when a run resumes.
-LEARNING_OPTIONS = (
-    "seed",
-    "learning_rate",
-    "max_steps",
-    "num_train_epochs",
-    "warmup_steps",
-    "weight_decay",
-    "lr_scheduler_type",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "max_grad_norm",
-    "alpha",
-    "temperature",
-    "temperature_schedule",
-    "hidden_weight",
-    "attention_weight",
-    "alignment",
-    "layers",
-    "train_teacher",
-    "teacher_learning_rate",
-    "teacher_beta",
-)
+def manifest_of(command: str, options: Any, arguments: Seq2SeqTrainingArguments) -> Manifest:
+    """What determines the outcome of a training run: options, arguments, processes and what the inputs hold."""
+    chosen = {n: v for n, v in asdict(options).items() if n not in (*INPUTS, "threads", "overwrite")}
+    if "teacher_cache_dir" in chosen:
+        # Where it lies has no effect; that there is one has, since it keeps not all logits.
+        chosen["teacher_cache_dir"] = chosen["teacher_cache_dir"] is not None
+    without_effect = WITHOUT_EFFECT if arguments.load_best_model_at_end else WITHOUT_EFFECT | OF_THE_BEST
+    told = {name: value for name, value in arguments.to_dict().items() if name not in without_effect}
+    inputs = {name: getattr(options, name) for name in INPUTS if getattr(options, name, None)}
+    if isinstance(arguments.deepspeed, str) and Path(arguments.deepspeed).is_file():
+        inputs["deepspeed"] = told.pop("deepspeed")
+    settings = chosen | told | {"processes": arguments.world_size * max(arguments.n_gpu, 1)}
+    return manifest(command, json.loads(json.dumps(settings, default=str)), **inputs)
 
 
-def settings_of(options: Any, arguments: Seq2SeqTrainingArguments) -> dict[str, Any]:
-    """What determines the outcome of a training run: options, learning options and what the files hold."""
-    chosen = {name: value for name, value in asdict(options).items() if name != "threads"}
-    chosen |= {name: str(getattr(arguments, name)) for name in LEARNING_OPTIONS if hasattr(arguments, name)}
-    files = {name: chosen[name] for name in ("train_file", "dev_file") if chosen[name]}
-    return chosen | {f"{name}_digest": file_digest(path) for name, path in files.items() if Path(path).is_file()}
+def recipe_of(options: Any, arguments: Seq2SeqTrainingArguments) -> dict[str, Any]:
+    """The options and those arguments that are not as they come, for the model card."""
+    chosen = {name: without_folder(v) for name, v in asdict(options).items() if name not in _OF_THIS_MACHINE}
+    defaults = {field.name: field.default for field in fields(arguments)}
+    plain = {n: v for n, v in arguments.to_dict().items() if isinstance(v, (str, int, float))}
+    told = {n: v for n, v in plain.items() if n not in WITHOUT_EFFECT | OF_THE_BEST}
+    return chosen | {name: value for name, value in told.items() if value != defaults[name]}
 
 
-def begin(output_dir: Path, settings: dict[str, Any], arguments: Seq2SeqTrainingArguments) -> bool:
-    """Point the Trainer at its checkpoint folder beside `output_dir`; ``False`` if there is nothing left to do.
+@contextmanager
+def training_output(
+    output_dir: Path, made_by: Manifest, arguments: Seq2SeqTrainingArguments, overwrite: bool
+) -> Iterator[bool]:
+    """Keep other runs away from `output_dir`, and point the Trainer at its checkpoint folder beside it.
+
+    Gives whether the output is finished. One process does so for all.
 
     Raises:
-        InputError: `output_dir`, or the checkpoints beside it, belong to a run with other settings; or a launcher's
-            processes do not see each other.
+        InputError: `output_dir`, or the checkpoints beside it, belong to another run; another run is writing them; or
+            a launcher's processes do not see each other.
     """
     started = int(os.environ.get("WORLD_SIZE", 1))
     if started != arguments.world_size:
@@ -72,31 +90,33 @@ def begin(output_dir: Path, settings: dict[str, Any], arguments: Seq2SeqTraining
             f"a launcher started {started} processes, and each would train alone: without a GPU set "
             "ACCELERATE_USE_CPU=true."
         )
-    if is_finished(output_dir, settings):
-        return False
-    checkpoints = output_dir.with_name(f"{output_dir.name}.{CHECKPOINTS}")
-    arguments.output_dir = str(checkpoints)
-    record = checkpoints / STARTED
-    if record.is_file() and json.loads(record.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
-        raise InputError(f"{checkpoints}: checkpoints of a run with other settings: remove them to start anew.")
-    if arguments.should_save and arguments.save_strategy != SaveStrategy.NO:
-        write_whole(json.dumps(settings, indent=2, sort_keys=True).encode(), record)
-    return True
+    arguments.output_dir = str(beside(output_dir, CHECKPOINTS))
+    is_main = arguments.process_index == 0
+    with ExitStack() as stack:
+        with arguments.main_process_first(local=False, desc="output"):
+            if is_main:
+                finished = stack.enter_context(claimed(output_dir, made_by, overwrite))
+                stack.callback(remove_unused, arguments)
+                if not finished:
+                    remove_incomplete(arguments, made_by)
+            else:
+                finished = is_finished(output_dir, made_by)
+        yield finished
 
 
-def run(trainer: Seq2SeqTrainer, arguments: Seq2SeqTrainingArguments) -> dict[str, Any]:
-    """Train, from the last checkpoint if there is one; returns the last logged figures."""
-    folder = Path(arguments.output_dir)
-    checkpoint = arguments.resume_from_checkpoint or (get_last_checkpoint(str(folder)) if folder.is_dir() else None)
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+def run(trainer: Seq2SeqTrainer, arguments: Seq2SeqTrainingArguments, made_by: Manifest) -> dict[str, Any]:
+    """Train, from the last whole checkpoint if there is one; returns the last logged figures, of the whole run."""
+    whole_run = WholeRun(trainer, made_by)
+    trainer.add_callback(whole_run)
+    checkpoint = arguments.resume_from_checkpoint or last_whole_checkpoint(arguments)
+    if checkpoint is not None and trainer.is_world_process_zero():
+        print(f"{checkpoint}: training goes on from here.", file=sys.stderr)
+    result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     # Of the steps since it last logged, the Trainer knows this process's losses only.
     loss = trainer.accelerator.reduce(torch.tensor(result.training_loss, device=arguments.device), "mean")
-    figures = {"train_loss": loss.item(), "train_seconds": result.metrics["train_runtime"]}
+    figures = {"train_loss": loss.item(), "train_seconds": whole_run.seconds}
     if trainer.eval_dataset is not None:
         figures |= trainer.evaluate()
-    if trainer.is_world_process_zero() and folder.is_dir() and not any(folder.iterdir()):
-        # The Trainer makes its folder even if it is to save nothing.
-        folder.rmdir()
     return figures
 
 

@@ -24,6 +24,17 @@ def is_embedded(name_or_path: str) -> bool:
     return name_or_path == EMBEDDED or Path(name_or_path) == _cache_directory() / _NAME
 
 
+def embedded_file() -> Path:
+    """What tells which model ``"embedded"`` is: the package's file, or the directory made from it before."""
+    directory = _cache_directory() / _NAME
+    try:
+        return _source_directory() / _GGUF
+    except InputError:
+        if (directory / "config.json").is_file():
+            return directory
+        raise
+
+
 def embedded_model_directory() -> Path:
     """The embedded model, converted on the first call and kept in the user's cache.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aag_hf.errors import InputError
+from aag_hf.locks import temporary_file
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 
@@ -64,13 +65,12 @@ def encode_row(row: Any) -> bytes:
 
 def write_whole(data: bytes, path: Path) -> None:
     """Write beside the final name first, then rename: no reader ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
+    with temporary_file(path) as temporary:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _numbered_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, Any]]:

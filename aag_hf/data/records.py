@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aag_hf.data.formats import to_record
 from aag_hf.data.jsonl import SUFFIXES, file_stem, read_rows, write_rows
 from aag_hf.errors import InputError
+from aag_hf.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -156,7 +157,8 @@ def _open_folder(folder: Path, split: str | None) -> tuple[str, Iterable[tuple[s
         from datasets import load_from_disk
 
         return _pick_split(load_from_disk(str(folder)), folder.name, str(folder), split)
-    files = {file_stem(file): file for file in sorted(folder.iterdir()) if file.name.endswith(SUFFIXES)}
+    names = (file for file in sorted(folder.iterdir()) if file.name.endswith(SUFFIXES))
+    files = {file_stem(file): file for file in names if not file.name.endswith(MANIFEST)}
     if split not in files:
         known = ", ".join(files) or "none"
         raise InputError(f"{folder}: no file for split {split!r}: expected one of its splits ({known}).")

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from aag_hf.awakening import AwakeningModel
+from aag_hf.awakening import AwakeningConfig, AwakeningModel
 from aag_hf.data.contexts import context_of
 from aag_hf.errors import InputError
 from aag_hf.evaluation.controls import Control, controlled_features
 from aag_hf.evaluation.processes import all_shares, own_share
-from aag_hf.evaluation.scores import METRICS, score_predictions, summarise
+from aag_hf.evaluation.scores import METRICS, check_groups, score_predictions, summarise
 
 Records = Sequence[dict[str, Any]]
 
@@ -54,11 +54,12 @@ def evaluate_reader(
     """
     if not records:
         raise InputError("no records to evaluate on.")
+    check_groups(records)
     if processes is not None and len(records) < processes.num_processes:
         processes = None
     share = own_share(records, processes)
     questions = [record["question"] for record in share]
-    contexts = _contexts(model, share)
+    contexts = given_contexts(model.config, share)
     passages = [record["ctxs"] for record in share] if model.config.fid else None
     if contexts is None and model.config.context != "none":
         contexts = model.write_contexts(questions, batch_size)
@@ -128,10 +129,15 @@ def _features(
     return torch.stack(own_share(controlled.unbind(), processes))
 
 
-def _contexts(model: AwakeningModel, records: Records) -> list[str] | None:
-    source = model.config.context
+def given_contexts(config: AwakeningConfig, records: Records) -> list[str] | None:
+    """The contexts of records that a reader is to read; ``None`` where it reads none, or writes them itself.
+
+    Raises:
+        InputError: A record lacks what the reader reads.
+    """
+    source = config.context
     if source == "none":
         return None
     if source == "generated" and not any(record.get("generated_context") is not None for record in records):
         return None
-    return [context_of(record, source, model.config.passages) or "" for record in records]
+    return [context_of(record, source, config.passages) or "" for record in records]

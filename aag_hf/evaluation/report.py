@@ -1,8 +1,8 @@
 """Results as a table, a plot and the figures of a model card."""
 
 import json
-import os
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ def results_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
         trained = row.get("trained_parameters")
         table.add_row(
             row["name"],
-            f"[bold]{row['exact_match']:.1f}[/bold] ± {row['exact_match_stderr']:.1f}",
+            f"[bold]{row['exact_match']:.1f}[/bold]{_plus_minus(row)}",
             f"{row['f1']:.1f}",
             f"{row['best_subspan_em']:.1f}",
             "–" if trained is None else f"{trained / 1e6:.1f} M",
@@ -48,7 +48,7 @@ def results_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table's scores in Markdown, for READMEs and model cards."""
     lines = ["| reader | EM % | F1 % | sub-span EM % |", "|---|---|---|---|"]
     lines += [
-        f"| {row['name']} | {row['exact_match']:.1f} ± {row['exact_match_stderr']:.1f} | {row['f1']:.1f} "
+        f"| {row['name']} | {row['exact_match']:.1f}{_plus_minus(row)} | {row['f1']:.1f} "
         f"| {row['best_subspan_em']:.1f} |"
         for row in rows
     ]
@@ -65,9 +65,9 @@ def plot_results(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None
     axes = figure.subplots()
     draw_results(axes, rows)
     axes.set_title(title)
-    partial = path.with_name(f".{path.name}.partial.png")
-    figure.savefig(partial, dpi=150)
-    os.replace(partial, path)
+    image = BytesIO()
+    figure.savefig(image, dpi=150)
+    write_whole(image.getvalue(), path)
 
 
 def draw_results(axes: "Axes", rows: Sequence[dict[str, Any]]) -> None:
@@ -77,7 +77,7 @@ def draw_results(axes: "Axes", rows: Sequence[dict[str, Any]]) -> None:
     bars = axes.barh(
         places,
         [row["exact_match"] for row in rows],
-        xerr=[row["exact_match_stderr"] for row in rows],
+        xerr=[row["exact_match_stderr"] or 0.0 for row in rows],
         color=colours,
         ecolor="#333333",
         capsize=3,
@@ -91,5 +91,15 @@ def draw_results(axes: "Axes", rows: Sequence[dict[str, Any]]) -> None:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write `value` to `path`, which appears only when it is complete."""
-    write_whole((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(), path)
+    """Write `value` to `path`, which appears only when it is complete.
+
+    Raises:
+        ValueError: A number is not finite: JSON has no name for it.
+    """
+    write_whole((json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(), path)
+
+
+def _plus_minus(row: dict[str, Any]) -> str:
+    """The standard error, which questions about one entity alone do not have."""
+    stderr = row["exact_match_stderr"]
+    return "" if stderr is None else f" ± {stderr:.1f}"

@@ -1,12 +1,40 @@
 """From predictions to means with standard errors."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from aag_hf.errors import InputError
 from aag_hf.evaluation.metrics import best_subspan_em, exact_match, f1_score
 
 METRICS = ("exact_match", "f1", "best_subspan_em")
+GROUPS = ("relation", "entity", "dataset")
+
+
+def check_groups(records: Sequence[dict[str, Any]]) -> None:
+    """Refuse records that results cannot be grouped by.
+
+    Raises:
+        InputError: A relation, entity or dataset is neither text nor a number, or is of another kind than the others.
+    """
+    for field in GROUPS:
+        first: dict[str, Any] | None = None
+        for record in records:
+            if field not in record:
+                continue
+            value = record[field]
+            if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+                raise InputError(
+                    f"record {record['id']}: field {field!r}: expected a string or a number to group results by, found "
+                    f"{value!r:.60}: correct or drop it."
+                )
+            first = first or record
+            if isinstance(value, str) != isinstance(first[field], str):
+                raise InputError(
+                    f"record {record['id']}: field {field!r}: found {value!r:.60}, and {first[field]!r:.60} in record "
+                    f"{first['id']}: expected strings in all records, or numbers in all."
+                )
 
 
 def score_predictions(records: Sequence[dict[str, Any]], predictions: Sequence[str]) -> list[dict[str, Any]]:
@@ -18,7 +46,7 @@ def score_predictions(records: Sequence[dict[str, Any]], predictions: Sequence[s
             "exact_match": float(exact_match(prediction, record["answers"])),
             "f1": f1_score(prediction, record["answers"]),
             "best_subspan_em": float(best_subspan_em(prediction, record["answers"])),
-            **{name: record[name] for name in ("relation", "entity", "dataset") if name in record},
+            **{name: record[name] for name in GROUPS if name in record},
         }
         for record, prediction in zip(records, predictions, strict=True)
     ]
@@ -31,7 +59,8 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         rows: As `score_predictions` gives them.
 
     Returns:
-        `count`, each metric and each ``<metric>_stderr``, and ``by_relation`` and ``by_dataset`` with the same inside.
+        `count`, each metric and each ``<metric>_stderr``, ``None`` for a single cluster, and ``by_relation`` and
+        ``by_dataset`` with the same inside.
     """
     summary: dict[str, Any] = _means(rows)
     for field in ("relation", "dataset"):
@@ -72,5 +101,6 @@ def _means(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for metric in METRICS:
         values = [100.0 * row[metric] for row in rows]
         result[metric] = sum(values) / len(values)
-        result[f"{metric}_stderr"] = clustered_stderr(values, clusters)
+        stderr = clustered_stderr(values, clusters)
+        result[f"{metric}_stderr"] = None if math.isnan(stderr) else stderr
     return result

@@ -15,7 +15,7 @@ UNFILLED = "# Model Card for Model ID"
 # Records of how a stage resumes hold paths of this machine; a Trainer's checkpoints hold its pickled state; a composed
 # model has one card, and not also those of its parts; the teacher trained beside a reader is a model of its own.
 OF_THIS_MACHINE = (
-    "*settings.json",
+    "*manifest.json",
     "*.partial",
     "*.tmp",
     "*checkpoint-*",

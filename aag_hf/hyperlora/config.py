@@ -119,6 +119,10 @@ class HyperLoraConfig(PeftConfig):
         if self.layers_pattern is not None and self.layers_to_transform is None:
             raise ValueError("layers_pattern needs layers_to_transform: name the layer indices to adapt.")
 
+    def to_dict(self) -> dict[str, Any]:
+        """As in PEFT, with sets as sorted lists: the order of a set changes from process to process."""
+        return {name: sorted(v) if isinstance(v, set) else v for name, v in super().to_dict().items()}
+
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """As in PEFT; an adapter's card is written beside its weights, in place of PEFT's empty template."""
         super().save_pretrained(save_directory, **kwargs)

@@ -41,7 +41,8 @@ def test_no_country_stands_in_two_splits(finished):
 
 
 def test_readers_learn_from_contexts_about_countries_the_generator_never_saw(finished):
-    trained_on = json.loads((finished / "generator" / "settings.json").read_text())["train_file"]
+    made_by = json.loads((finished / "generator" / "manifest.json").read_text())
+    trained_on = made_by["inputs"]["train_file"]["path"]
     seen = {record["entity"] for record in read_records(trained_on)}
     read = {record["entity"] for record in read_records(finished / "generated" / "train.jsonl.gz")}
     assert seen and read and not seen & read

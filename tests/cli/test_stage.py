@@ -1,9 +1,10 @@
-"""Finished stages are not redone; another run's folder is refused; half-written folders never bear the final name."""
+"""Finished outputs are not redone; another run's are refused; half-written ones never bear the final name."""
 
 import pytest
 
-from aag_hf.cli.stage import is_finished, new_directory
+from aag_hf.cli.stage import claimed, is_finished, manifest, new_directory, start_anew
 from aag_hf.errors import InputError
+from aag_hf.manifest import Manifest
 
 
 def test_a_folder_appears_when_it_is_complete(tmp_path):
@@ -22,6 +23,25 @@ def test_an_error_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_of_two_that_make_the_same_the_first_to_end_stays(tmp_path):
+    target = tmp_path / "out"
+    with new_directory(target, {"seed": 1}) as one:
+        (one / "weights").write_text("one")
+        with new_directory(target, {"seed": 1}) as two:
+            (two / "weights").write_text("two")
+    assert (target / "weights").read_text() == "two"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_of_two_that_make_different_things_the_second_is_refused(tmp_path):
+    with (
+        pytest.raises(InputError, match="seed was 2, is 1"),
+        new_directory(tmp_path / "out", {"seed": 1}),
+        new_directory(tmp_path / "out", {"seed": 2}),
+    ):
+        pass
+
+
 def test_a_folder_of_another_run_is_refused_by_what_differs(tmp_path):
     with new_directory(tmp_path / "out", {"seed": 1, "r": 8}):
         pass
@@ -29,7 +49,39 @@ def test_a_folder_of_another_run_is_refused_by_what_differs(tmp_path):
         is_finished(tmp_path / "out", {"seed": 2, "r": 8})
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path):
+def test_a_folder_of_something_else_is_refused_and_never_removed(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(InputError, match=r"has no settings\.json"):
+    with pytest.raises(InputError, match=r"no manifest\.json tells what made it"):
         is_finished(tmp_path, {})
+    with pytest.raises(InputError, match="is not removed"):
+        start_anew(tmp_path)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_overwrite_removes_an_output_and_all_that_belongs_to_it(tmp_path):
+    with new_directory(tmp_path / "out", {"seed": 1}):
+        pass
+    for name in ("out.partial", "out.manifest.json"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "out.checkpoints" / "checkpoint-3").mkdir(parents=True)
+    (tmp_path / "out2").write_text("x")
+    with claimed(tmp_path / "out", Manifest({"seed": 2}), overwrite=True) as finished:
+        assert not finished
+    assert [path.name for path in tmp_path.iterdir()] == ["out2"]
+
+
+def test_a_finished_output_of_older_versions_is_kept_and_the_difference_said(tmp_path, capsys):
+    with new_directory(tmp_path / "out", Manifest({"seed": 1}, versions={"torch": "1.0"})):
+        pass
+    with claimed(tmp_path / "out", Manifest({"seed": 1}, versions={"torch": "2.0"})) as finished:
+        assert finished
+    assert "made with other versions (torch was '1.0', is '2.0')" in capsys.readouterr().err
+
+
+def test_several_inputs_are_known_one_by_one(tmp_path):
+    for name in "ab":
+        (tmp_path / name).write_text(name)
+    made_by = manifest("generate", {}, generator=[tmp_path / "a", tmp_path / "b"], teacher=None)
+    assert list(made_by.inputs) == ["generator 1", "generator 2"]
+    swapped = manifest("generate", {}, generator=[tmp_path / "b", tmp_path / "a"], teacher=None)
+    assert len(swapped.differences(made_by)) == 2

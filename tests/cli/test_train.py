@@ -98,7 +98,7 @@ def test_a_finished_run_is_kept_and_another_one_refused(base, train_file, tmp_pa
     assert (tmp_path / "reader" / "config.json").stat().st_mtime_ns == before
     assert [path.name for path in tmp_path.iterdir()] == ["reader"]
     assert train(base, train_file, tmp_path / "reader", "--seed", "7") == 2
-    assert "seed was '42', is '7'" in capsys.readouterr().err
+    assert "seed was 42, is 7" in capsys.readouterr().err
 
 
 def test_a_stopped_run_goes_on_from_its_checkpoint_to_the_same_weights(tiny_llama_dir, train_file, tmp_path):
@@ -111,7 +111,7 @@ def test_a_stopped_run_goes_on_from_its_checkpoint_to_the_same_weights(tiny_llam
     checkpoints = tmp_path / "whole.checkpoints"
     (tmp_path / "stopped.checkpoints").mkdir()
     (checkpoints / "checkpoint-1").rename(tmp_path / "stopped.checkpoints" / "checkpoint-1")
-    (checkpoints / "started_with.json").rename(tmp_path / "stopped.checkpoints" / "started_with.json")
+    (checkpoints / "manifest.json").rename(tmp_path / "stopped.checkpoints" / "manifest.json")
     resumed = weights(tmp_path / "stopped")
     assert all(torch.equal(resumed[name], parameter) for name, parameter in whole.items())
 

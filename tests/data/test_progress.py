@@ -6,6 +6,7 @@ import pytest
 from aag_hf.data import read_records
 from aag_hf.data.progress import resume_map
 from aag_hf.errors import InputError
+from aag_hf.manifest import Manifest
 
 RECORDS = [{"id": f"q{i}", "question": f"question {i}", "answers": ["a"]} for i in range(7)]
 
@@ -24,11 +25,10 @@ class Shouting:
         return [record | {"generated_context": record["question"].upper()} for record in records]
 
 
-def run(output, transform=None, records=RECORDS, **settings):
+def run(output, transform=None, records=RECORDS, versions=None, **settings):
     transform = transform or Shouting()
-    result = resume_map(
-        records, transform, output, settings={"model": "m"} | settings, batch_size=2, description="Shouting"
-    )
+    made_by = Manifest({"model": "m"} | settings, versions=versions or {"torch": "2"})
+    result = resume_map(records, transform, output, made_by, batch_size=2, description="Shouting")
     return result, transform.seen
 
 
@@ -46,6 +46,7 @@ def test_a_stopped_run_resumes_after_its_finished_batches(tmp_path, name):
     result, seen = run(output)
     assert seen == ["q4", "q5", "q6"]
     assert result == read_records(output) == run(tmp_path / ("fresh-" + name))[0]
+    assert output.read_bytes() == (tmp_path / ("fresh-" + name)).read_bytes()
     assert not output.with_name(name + ".partial").exists()
 
 
@@ -64,18 +65,6 @@ def test_a_torn_header_starts_again(tmp_path):
     assert len(run(tmp_path / "out.jsonl")[1]) == 7
 
 
-def test_a_finished_output_is_returned_without_work(tmp_path):
-    first, _ = run(tmp_path / "out.jsonl")
-    second, seen = run(tmp_path / "out.jsonl")
-    assert seen == [] and second == first
-
-
-def test_other_settings_are_refused_by_name(tmp_path):
-    run(tmp_path / "out.jsonl", tokens=64)
-    with pytest.raises(InputError, match=r"tokens \(there 64, asked 32\).*another output or delete"):
-        run(tmp_path / "out.jsonl", tokens=32)
-
-
 def test_a_partial_of_other_settings_is_refused_and_kept(tmp_path):
     partial = stop_after(tmp_path / "out.jsonl", 4)
     before = partial.read_bytes()
@@ -84,17 +73,10 @@ def test_a_partial_of_other_settings_is_refused_and_kept(tmp_path):
     assert partial.read_bytes() == before
 
 
-def test_other_input_is_refused(tmp_path):
-    run(tmp_path / "out.jsonl")
-    with pytest.raises(InputError, match="other input records"):
-        run(tmp_path / "out.jsonl", records=[*RECORDS[:-1], RECORDS[-1] | {"answers": ["b"]}])
-
-
-def test_a_file_of_unknown_origin_is_refused(tmp_path):
-    (tmp_path / "out.jsonl").write_text("{}\n")
-    with pytest.raises(InputError, match="nothing tells which settings"):
-        run(tmp_path / "out.jsonl")
-    assert (tmp_path / "out.jsonl").read_text() == "{}\n"
+def test_a_partial_of_other_versions_is_refused(tmp_path):
+    stop_after(tmp_path / "out.jsonl", 4)
+    with pytest.raises(InputError, match="torch was '2', is '3'"):
+        run(tmp_path / "out.jsonl", versions={"torch": "3"})
 
 
 def test_a_run_that_fails_at_once_leaves_nothing(tmp_path):
@@ -109,6 +91,13 @@ def test_a_damaged_partial_is_refused_by_name(tmp_path):
         run(tmp_path / "out.jsonl")
 
 
+@pytest.mark.parametrize("header", [b"null", b"[]", b"{}", b'{"settings": null, "inputs": {}, "versions": {}}'])
+def test_a_partial_that_does_not_say_what_made_it_is_refused(tmp_path, header):
+    (tmp_path / "out.jsonl.partial").write_bytes(header + b"\n")
+    with pytest.raises(InputError, match="does not tell what made this output"):
+        run(tmp_path / "out.jsonl")
+
+
 def test_a_transform_that_loses_a_record_is_refused(tmp_path):
     with pytest.raises(ValueError, match="changed the ids"):
         run(tmp_path / "out.jsonl", Losing())
@@ -119,9 +108,9 @@ class Losing(Shouting):
         return super().__call__(records)[1:]
 
 
-def test_settings_stand_beside_the_output(tmp_path):
+def test_the_manifest_stands_beside_the_output(tmp_path):
     run(tmp_path / "out.jsonl.gz", tokens=64)
     assert gzip.decompress((tmp_path / "out.jsonl.gz").read_bytes()).count(b"\n") == 7
-    beside = json.loads((tmp_path / "out.jsonl.gz.settings.json").read_text())
+    beside = json.loads((tmp_path / "out.jsonl.gz.manifest.json").read_text())
     assert beside["settings"] == {"model": "m", "tokens": 64}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl.gz", "out.jsonl.gz.settings.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl.gz", "out.jsonl.gz.manifest.json"]

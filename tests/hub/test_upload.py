@@ -29,8 +29,8 @@ def folder(tmp_path, tiny_llama_dir, tiny_tokenizer):
     model = AwakeningModel(config, get_peft_model(share_weights(base), adapter), tiny_tokenizer, encoder)
     model.save_pretrained(tmp_path / "model")
     for name in (
-        "settings.json",
-        "teacher/settings.json",
+        "manifest.json",
+        "teacher/manifest.json",
         "teacher/reader/model.safetensors",
         "checkpoint-5/optimizer.pt",
         "checkpoint-5/trainer_state.json",
@@ -140,7 +140,7 @@ def test_an_encoder_is_uploaded_with_its_tokenizer(folder, online):
 def test_a_folder_of_records_is_published_as_a_data_set(online, tmp_path):
     records = [{"id": "1", "question": "Where is Suva?", "answers": ["Fiji"]}]
     write_records(records, tmp_path / "train.jsonl.gz")
-    (tmp_path / "train.jsonl.gz.settings.json").write_text("{}")
+    (tmp_path / "train.jsonl.gz.manifest.json").write_text("{}")
     with pytest.raises(InputError, match=r"no README\.md"):
         publish(PublishOptions(data=str(tmp_path), repo_id="me/records"))
     leave_data_card(tmp_path / "train.jsonl.gz", records, "aag data")

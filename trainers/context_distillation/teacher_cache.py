@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from aag_hf.collators.padding import IGNORE_INDEX
 from aag_hf.data.jsonl import write_whole
 from aag_hf.errors import InputError
+from aag_hf.manifest import differences, read_object
 from aag_hf.trainers.answer_logits import answer_outputs, is_encoder_decoder
 from aag_hf.trainers.context_distillation.aligned_terms import Reading, check_returns_states, states_to_return
 from aag_hf.trainers.context_distillation.alignment import Layers
@@ -33,6 +34,7 @@ Records = Sequence[dict[str, Any]]
 Columns = dict[str, Any]
 
 KEY = "key.json"
+REMEDY = "choose another folder for the cache, or remove it."
 # A file is whole or absent: a stopped build loses at most so many batches, and no more are held in memory.
 BATCHES_PER_FILE = 16
 
@@ -64,7 +66,9 @@ class TeacherCache:
         self.directory = Path(directory)
         if not (self.directory / KEY).is_file():
             raise InputError(f"{directory}: has no {KEY}: make a teacher cache there with TeacherCache.build.")
-        self.key: dict[str, Any] = json.loads((self.directory / KEY).read_text(encoding="utf-8"))
+        self.key: dict[str, Any] = read_object(self.directory / KEY)
+        if not isinstance(self.key.get("states"), list) or "top_k" not in self.key:
+            raise InputError(f"{self.directory / KEY}: damaged, does not tell what the cache holds: {REMEDY}")
         self._places = list_rows(self.directory)
         self._state_places = {name: list_rows(self.directory / name) for name in self.key["states"]}
 
@@ -178,19 +182,13 @@ class TeacherCache:
 
 
 def _check_key(directory: Path, key: dict[str, Any]) -> None:
-    remedy = "choose another folder for the cache, or remove it."
     if not (directory / KEY).is_file():
         if any(directory.glob(PATTERN)):
-            raise InputError(f"{directory}: holds .safetensors files and no {KEY} that tells what made them: {remedy}")
+            raise InputError(f"{directory}: holds .safetensors files and no {KEY} that tells what made them: {REMEDY}")
         return
-    found, asked = json.loads((directory / KEY).read_text(encoding="utf-8")), json.loads(json.dumps(key))
-    differing = [
-        f"{name} was {found.get(name)!r}, is {asked.get(name)!r}"
-        for name in sorted({*found, *asked})
-        if name not in found or name not in asked or found[name] != asked[name]
-    ]
-    if differing:
-        raise InputError(f"{directory}: is the cache of another teacher or prompt ({'; '.join(differing)}): {remedy}")
+    told = differences(read_object(directory / KEY), json.loads(json.dumps(key)))
+    if told:
+        raise InputError(f"{directory}: is the cache of another teacher or prompt ({'; '.join(told)}): {REMEDY}")
 
 
 def _waiting(

@@ -1,0 +1,73 @@
+"""What files, folders and models hold, as short strings that are equal for equal content, whatever the name."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from huggingface_hub.constants import HF_HUB_CACHE
+
+from aag_hf.data.embedded import EMBEDDED, embedded_file
+from aag_hf.errors import InputError
+from aag_hf.manifest import MANIFEST, Manifest
+
+# What a saved model needs not, or what tells of a run and not of its outcome.
+_BESIDE = ("README.md", "training_args.bin", "trainer_state.json")
+_FIGURES = ("training_figures", "training_environment")
+
+
+def content_of(name_or_path: str | Path) -> str:
+    """A digest of a file or folder; the commit of what the Hub's cache holds under this name, else the name.
+
+    Raises:
+        InputError: It can only be a path, and nothing is there.
+    """
+    name = str(name_or_path)
+    path = embedded_file() if name == EMBEDDED else Path(name)
+    if path.is_file():
+        return _shortened(_file_digest(path))
+    if path.is_dir():
+        return _shortened(_folder_digest(path))
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise InputError(f"{name}: no such file or folder.")
+    return f"{name}@{_cached_commit(name)}"
+
+
+def _shortened(digest: str) -> str:
+    return digest[:16]
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _folder_digest(folder: Path) -> str:
+    """Of all files in it; of its manifest, what made the folder, and not where its inputs lay."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and path.name not in _BESIDE and not any(part.startswith(".") for part in name.parts):
+            digest.update(f"{name} {_digest_of_member(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _digest_of_member(path: Path) -> str:
+    if path.name == MANIFEST:
+        return Manifest.read(path).identity()
+    if path.name == "config.json":
+        try:
+            config = json.loads(path.read_bytes())
+        except ValueError:
+            config = None
+        if isinstance(config, dict):
+            kept = {name: value for name, value in config.items() if name not in _FIGURES}
+            return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    return _file_digest(path)
+
+
+def _cached_commit(name: str) -> str:
+    for kind in ("models", "datasets"):
+        reference = Path(HF_HUB_CACHE) / f"{kind}--{name.replace('/', '--')}" / "refs" / "main"
+        if reference.is_file():
+            return reference.read_text(encoding="utf-8").strip()
+    return "main"
