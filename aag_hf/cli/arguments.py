@@ -1,29 +1,15 @@
 """Options of a command: dataclass fields, set by flags and by its section of a recipe."""
 
+import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-from trl import TrlParser
-
+from aag_hf.cli.parser import COMMANDS, OptionParser, StrictParser, check_value, closest
+from aag_hf.cli.recipes import apply_recipe
 from aag_hf.errors import InputError
-
-COMMANDS = {
-    "data": "convert a data set into records",
-    "convert-fid": "turn an original Fusion-in-Decoder checkpoint into a model directory",
-    "retrieve": "find passages for each question with BM25",
-    "compress": "compress each question's passages with LongLLMLingua",
-    "train-generator": "stage 1: train the context generator",
-    "generate": "write a context for each question from memory",
-    "train": "stage 2: train a reader, with or without a teacher",
-    "evaluate": "measure a reader and its controls",
-    "ask": "ask a saved model a question",
-    "export": "turn one question's adapter into a plain PEFT LoRA",
-    "publish": "write the card of a saved model, or of data, and upload it",
-    "quickstart": "run every stage at a small size",
-}
 
 
 def parse_arguments(command: str, dataclass_types: Sequence[type], argv: Sequence[str] | None) -> tuple[Any, ...]:
@@ -40,41 +26,52 @@ def parse_arguments(command: str, dataclass_types: Sequence[type], argv: Sequenc
         One instance a dataclass, in their order.
 
     Raises:
-        InputError: The recipe is missing, not a mapping, or has a key no option answers to.
+        InputError: A flag or a recipe that no option answers to, or a value that its option does not take.
     """
-    parser = TrlParser(dataclass_types, prog=f"aag {command}", description=COMMANDS[command].capitalize() + ".")
+    parser = OptionParser(
+        dataclass_types, prog=f"aag {command}", description=f"{COMMANDS[command].capitalize()}.", allow_abbrev=False
+    )
     parser.add_argument("--config", help="A recipe (YAML); flags given beside it win.")
-    config_only = ArgumentParser(add_help=False, allow_abbrev=False)
+    config_only = StrictParser(add_help=False, allow_abbrev=False)
     config_only.add_argument("--config")
-    recipe, remaining = config_only.parse_known_args(argv)
+    recipe, _ = config_only.parse_known_args(argv)
     if recipe.config is not None:
-        section = read_recipe(Path(recipe.config), command)
-        unknown = parser.set_defaults_with_config(**section)[::2]
-        if unknown:
-            names = ", ".join(name.removeprefix("--") for name in unknown)
-            raise InputError(
-                f"{recipe.config}: section {command!r} has unknown keys {names}: see `aag {command} --help`."
-            )
-    *parsed, _ = parser.parse_args_into_dataclasses(args=remaining)
-    return tuple(parsed)
+        apply_recipe(parser, Path(recipe.config), command)
+    given = sys.argv[1:] if argv is None else list(argv)
+    # Before argparse complains of a required option that was only misspelt.
+    _refuse_unknown_flags(given, parser, command)
+    values, loose = parser.parse_known_args(given)
+    if loose:
+        raise InputError(f"{loose[0]!r} stands alone: options are given as --name value: see `aag {command} --help`.")
+    for name, value in vars(values).items():
+        check_value(name, value)
+    _check_trackers(getattr(values, "report_to", None))
+    return tuple(
+        options(**{option.name: getattr(values, option.name) for option in fields(options) if option.init})
+        for options in dataclass_types
+    )
 
 
-def read_recipe(path: Path, command: str) -> dict[str, Any]:
-    """The options that the recipe at `path` gives to `command`."""
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such recipe.") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(recipe, dict):
-        raise InputError(f"{path}: expected a mapping of options, found {type(recipe).__name__}.")
-    sections = {key for key, value in recipe.items() if isinstance(value, dict) and key in COMMANDS}
-    if not sections:
-        return recipe
-    strangers = sorted(str(key) for key in set(recipe) - sections)
-    if strangers:
-        raise InputError(f"{path}: unknown sections {', '.join(strangers)}: expected some of {', '.join(COMMANDS)}.")
-    if command not in recipe:
-        raise InputError(f"{path}: has no section {command!r}, only {', '.join(sorted(sections))}.")
-    return recipe[command]
+def _refuse_unknown_flags(given: Sequence[str], parser: ArgumentParser, command: str) -> None:
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    for flag in (argument.partition("=")[0] for argument in given if argument.startswith("--")):
+        if flag not in known:
+            raise InputError(f"unknown option {flag}{closest(flag, known)}: see `aag {command} --help`.")
+
+
+def _check_trackers(report_to: str | None) -> None:
+    """Refuse a tracker that is not installed now, and not when the model has been loaded."""
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
+    if report_to in (None, "none", "all"):
+        return
+    if report_to not in INTEGRATION_TO_CALLBACK:
+        near = closest(str(report_to), INTEGRATION_TO_CALLBACK)
+        raise InputError(
+            f"report_to is {report_to!r}{near}: expected one of none, all, {', '.join(INTEGRATION_TO_CALLBACK)}."
+        )
+    if report_to not in get_available_reporting_integrations():
+        raise InputError(f"report_to is {report_to!r}, which is not installed: install it, or give none.")

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from aag_hf.awakening import AwakeningModel, AwakeningPipeline
 from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import LoadingOptions, device, use_threads
 
 
@@ -34,4 +35,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command("ask", lambda: main(sys.argv[1:])))

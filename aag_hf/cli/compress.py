@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE
 from aag_hf.cli.stage import claimed, manifest
 from aag_hf.data.progress import resume_map
@@ -112,4 +113,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command("compress", lambda: main(sys.argv[1:])))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 
 from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.boundary import run_command
 from aag_hf.fid import convert_fid_checkpoint
 
 
@@ -30,4 +31,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command("convert-fid", lambda: main(sys.argv[1:])))

@@ -13,6 +13,7 @@ from rich.console import Console
 from aag_hf.awakening import AwakeningConfig, AwakeningModel
 from aag_hf.awakening.model import saved_directory
 from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE, LoadingOptions, device, processes, use_threads
 from aag_hf.cli.stage import claimed, is_finished, manifest
 from aag_hf.data.progress import PartialOutput
@@ -146,4 +147,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command("evaluate", lambda: main(sys.argv[1:])))

@@ -15,6 +15,7 @@ from aag_hf import to_lora
 from aag_hf.awakening import AwakeningConfig, AwakeningModel
 from aag_hf.awakening.model import saved_directory
 from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE
 from aag_hf.cli.stage import is_finished, manifest, new_directory, start_anew
 from aag_hf.data.records import read_records
@@ -108,4 +109,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command("export", lambda: main(sys.argv[1:])))

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 from aag_hf.awakening.decoding import generate_texts
 from aag_hf.awakening.model import is_encoder_decoder, load_language_model, load_part
 from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE, ModelOptions, device, refuse_processes, use_threads
 from aag_hf.cli.stage import claimed, manifest
 from aag_hf.collators import DataCollatorForContextGeneration
@@ -140,4 +141,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command("generate", lambda: main(sys.argv[1:])))

@@ -1,14 +1,11 @@
 """``aag <command>``: finds the command's module and runs it."""
 
 import sys
-import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
-from transformers.utils import logging
-
-from aag_hf.cli.arguments import COMMANDS
-from aag_hf.errors import InputError
+from aag_hf.cli.boundary import WRONG_INPUT, run_command
+from aag_hf.cli.parser import COMMANDS, closest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,17 +19,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     command, *rest = arguments
     if command not in COMMANDS:
-        print(f"aag: unknown command {command!r}; expected one of {', '.join(COMMANDS)}.", file=sys.stderr)
-        return 2
-    # Loading bars of every model and notices of libraries to each other drown what a command says itself.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    logging.disable_progress_bar()
-    try:
-        import_module(f"aag_hf.cli.{command.replace('-', '_')}").main(rest)
-    except InputError as error:
-        print(f"aag {command}: {error}", file=sys.stderr)
-        return 2
-    return 0
+        known = ", ".join(COMMANDS)
+        print(
+            f"aag: unknown command {command!r}{closest(command, COMMANDS)}: expected one of {known}.", file=sys.stderr
+        )
+        return WRONG_INPUT
+    return run_command(command, lambda: import_module(f"aag_hf.cli.{command.replace('-', '_')}").main(rest))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from huggingface_hub.constants import REPOCARD_NAME
 from rich.console import Console
 
 from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.boundary import run_command
 from aag_hf.data.jsonl import write_whole
 from aag_hf.errors import InputError
 from aag_hf.evaluation.report import results_markdown
@@ -134,4 +135,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command("publish", lambda: main(sys.argv[1:])))

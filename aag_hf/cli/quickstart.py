@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 from aag_hf.awakening import AwakeningConfig, AwakeningModel, AwakeningPipeline
 from aag_hf.awakening.model import load_language_model, load_part
 from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.boundary import run_command
 from aag_hf.cli.compress import compress
 from aag_hf.cli.generate import GenerateOptions, generate
 from aag_hf.cli.options import ModelOptions, device, use_threads
@@ -340,4 +341,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command("quickstart", lambda: main(sys.argv[1:])))

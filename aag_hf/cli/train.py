@@ -17,6 +17,7 @@ from aag_hf import HyperLoraConfig
 from aag_hf.awakening import AwakeningConfig, AwakeningModel, share_weights
 from aag_hf.awakening.model import is_encoder_decoder, load_language_model
 from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE, AdapterOptions, ModelOptions, use_threads
 from aag_hf.cli.stage import new_directory
 from aag_hf.cli.training import (
@@ -309,4 +310,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command("train", lambda: main(sys.argv[1:])))

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, set_seed
 from aag_hf.awakening.model import is_encoder_decoder, load_language_model
 from aag_hf.awakening.saving import settle
 from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE, AdapterOptions, ModelOptions, use_threads
 from aag_hf.cli.stage import new_directory
 from aag_hf.cli.training import gathered_weights, manifest_of, run, training_output, whole_weights
@@ -104,4 +105,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command("train-generator", lambda: main(sys.argv[1:])))

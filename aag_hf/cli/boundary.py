@@ -1,0 +1,88 @@
+"""Between a command and its user: whatever happens to a command ends in one line, never in a traceback."""
+
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+
+STOPPED = 130
+WRONG_INPUT = 2
+UNEXPECTED = 1
+LONGEST = 1500
+
+# What torch says, as a RuntimeError, where memory, a disk or a damaged file is at fault.
+_OF_THE_MACHINE = re.compile(r"out of memory|not enough memory|can't allocate|inline_container|PytorchStream")
+
+
+def run_command(command: str, run: Callable[[], object]) -> int:
+    """Run a command; errors become one line on stderr, with the traceback before it if ``AAG_TRACEBACK=1``.
+
+    Args:
+        command: Its name, which begins the line.
+        run: Does the work.
+
+    Returns:
+        The exit status: 0; 2 for what the user can mend; 130 for Ctrl-C; 1 for what this package did not expect.
+    """
+    _quieten_libraries()
+    try:
+        run()
+        sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt:
+        _say(command, "stopped; run the same command again to continue.")
+        return STOPPED
+    except BrokenPipeError:
+        # The reader of our output left, as `| head` does; Python must not try to flush what is left at exit.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNEXPECTED
+    except Exception as error:
+        if os.environ.get("AAG_TRACEBACK") == "1":
+            traceback.print_exc()
+        if _is_of_the_user(error):
+            _say(command, one_line(error))
+            return WRONG_INPUT
+        kind = type(error).__name__
+        _say(command, f"unexpected {kind}: {one_line(error)} (AAG_TRACEBACK=1 shows where; please report it).")
+        return UNEXPECTED
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, as one line that is not too long to read."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}."
+    else:
+        text = str(error) or type(error).__name__
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
+def _is_of_the_user(error: Exception) -> bool:
+    from huggingface_hub.errors import HTTPError, StrictDataclassError
+    from safetensors import SafetensorError
+
+    kinds = (OSError, ImportError, ValueError, MemoryError, HTTPError, SafetensorError, StrictDataclassError)
+    return isinstance(error, kinds) or (
+        isinstance(error, RuntimeError) and _OF_THE_MACHINE.search(str(error)) is not None
+    )
+
+
+def _say(command: str, message: str) -> None:
+    with suppress(BrokenPipeError):
+        print(f"aag {command}: {message}", file=sys.stderr, flush=True)
+
+
+def _quieten_libraries() -> None:
+    """Loading bars of every model and notices of libraries to each other drown what a command says itself."""
+    from transformers.utils import logging
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    logging.disable_progress_bar()
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may hold bytes that are no text.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

@@ -1,0 +1,57 @@
+"""The parser of a command's options, and what all options are checked for."""
+
+from argparse import ArgumentParser
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+from trl import TrlParser
+
+from aag_hf.cli.ranges import check_number
+from aag_hf.errors import InputError
+
+COMMANDS = {
+    "data": "convert a data set into records",
+    "convert-fid": "turn an original Fusion-in-Decoder checkpoint into a model directory",
+    "retrieve": "find passages for each question with BM25",
+    "compress": "compress each question's passages with LongLLMLingua",
+    "train-generator": "stage 1: train the context generator",
+    "generate": "write a context for each question from memory",
+    "train": "stage 2: train a reader, with or without a teacher",
+    "evaluate": "measure a reader and its controls",
+    "ask": "ask a saved model a question",
+    "export": "turn one question's adapter into a plain PEFT LoRA",
+    "publish": "write the card of a saved model, or of data, and upload it",
+    "quickstart": "run every stage at a small size",
+}
+
+
+class StrictParser(ArgumentParser):
+    """A parser whose errors are raised."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `message`, which argparse would print below a usage of many lines."""
+        raise InputError(f"{message.removeprefix('argument ')}.")
+
+
+class OptionParser(StrictParser, TrlParser):
+    """The options of a command, from dataclasses."""
+
+
+def check_value(name: str, value: Any) -> None:
+    """Refuse what no option can mean: numbers out of range, and characters that no path or text has.
+
+    Raises:
+        InputError: Names the option.
+    """
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, str) and "\0" in item:
+            raise InputError(f"{name} is {item!r}: holds a NUL character, which no name or text has.")
+        if isinstance(item, (int, float)) and not isinstance(item, bool):
+            check_number(name, item)
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Which known name was perhaps meant, to follow an unknown one in a message; empty if none is alike."""
+    alike = get_close_matches(name, list(known), n=1)
+    return f" (did you mean {alike[0]}?)" if alike else ""
