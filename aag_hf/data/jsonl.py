@@ -29,7 +29,8 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
         raise InputError(f"{path}: unknown kind of file: expected a name ending in {', '.join(SUFFIXES)}.")
     lines = path.name.removesuffix(".gz").endswith(".jsonl")
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8-sig") as file:
             if lines:
                 yield from _numbered_lines(path, file)
             else:
@@ -89,8 +90,30 @@ def _list_items(path: Path, text: str) -> Iterator[tuple[str, Any]]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        # Half a character that an escape such as \ud83d gives cannot be written again.
+        json.dumps(value, ensure_ascii=False).encode()
+        return value
     except json.JSONDecodeError as error:
         raise InputError(
             f"{where}: broken JSON ({error.msg}, line {error.lineno} column {error.colno}): mend it."
         ) from None
+    except UnicodeEncodeError as error:
+        half = error.object[error.start].encode("unicode_escape").decode()
+        raise InputError(f"{where}: half a character, {half}: write both halves, or drop it.") from None
+    except RecursionError:
+        raise InputError(f"{where}: nested too deeply: expected a flat object.") from None
+    except ValueError as error:
+        raise InputError(f"{where}: {error}: correct or drop this row.") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in [other for other, _ in pairs[:i]])
+        raise ValueError(f"field {twice!r} stands twice")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
