@@ -26,8 +26,6 @@ class LoadingOptions:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"threads must be positive, got {self.threads}.")
 
     def loading_arguments(self) -> dict[str, Any]:
         """The fields under the names of `from_pretrained`."""
