@@ -6,3 +6,10 @@ class InputError(ValueError):
 
     The command line prints it without a traceback.
     """
+
+
+class DivergenceError(ArithmeticError):
+    """Training met a number that is not finite; the message names the step, the term and the records.
+
+    The command line prints it without a traceback and exits with 1: nothing that was given need be wrong.
+    """

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -308,16 +309,23 @@ def load_language_model(name_or_path: str, fid: bool = False, **kwargs: Any) -> 
         **kwargs: Passed on to `from_pretrained`.
 
     Raises:
-        InputError: `fid` for another model than T5.
+        InputError: `fid` for another model than T5, or a checkpoint that lacks weights of the model.
     """
     name = resolve_model(name_or_path)
-    config = AutoConfig.from_pretrained(name)
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     if fid:
         if config.model_type not in ("t5", FiDT5Config.model_type):
             raise InputError(f"{name_or_path}: is a {config.model_type} model: fid needs a T5.")
         return FiDT5ForConditionalGeneration.from_pretrained(name, **kwargs)
     auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    return auto_class.from_pretrained(name, **kwargs)
+    model, found = auto_class.from_pretrained(name, trust_remote_code=False, output_loading_info=True, **kwargs)
+    if found["missing_keys"]:
+        lacking = sorted(found["missing_keys"])
+        raise InputError(
+            f"{name_or_path}: lacks {len(lacking)} weights, such as {lacking[0]}, which would stay random: expected a "
+            f"whole {type(model).__name__}."
+        )
+    return model
 
 
 def load_part(
@@ -347,7 +355,21 @@ def load_part(
             f"{directory}: this adapter does not fit {base.name_or_path or type(base).__name__}: load the base model "
             f"it was trained on.\n{error}"
         ) from error
+    _check_adapter_file(model, directory / "adapter_model.safetensors")
     return model.merge_and_unload() if merge else model
+
+
+def _check_adapter_file(model: PeftModel, file: Path) -> None:
+    """Refuse an adapter's file without all of its weights, which PEFT leaves random with no more than a warning."""
+    expected = get_peft_model_state_dict(model)
+    if file.is_file():
+        with safe_open(file, "pt") as tensors:
+            lacking = sorted(expected.keys() - tensors.keys())
+        if lacking:
+            raise InputError(f"{file}: lacks {len(lacking)} weights, such as {lacking[0]}: save the adapter again.")
+    broken = sorted(name for name, tensor in expected.items() if not tensor.isfinite().all())
+    if broken:
+        raise InputError(f"{file}: {broken[0]} has NaN or infinity: train the adapter again.")
 
 
 def is_encoder_decoder(model: nn.Module) -> bool:

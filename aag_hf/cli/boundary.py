@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 
+from aag_hf.errors import DivergenceError
+
 STOPPED = 130
 WRONG_INPUT = 2
 UNEXPECTED = 1
@@ -25,7 +27,8 @@ def run_command(command: str, run: Callable[[], object]) -> int:
         run: Does the work.
 
     Returns:
-        The exit status: 0; 2 for what the user can mend; 130 for Ctrl-C; 1 for what this package did not expect.
+        The exit status: 0; 2 for what the user can mend; 130 for Ctrl-C; 1 for training that diverged, and for what
+        this package did not expect.
     """
     _quieten_libraries()
     try:
@@ -43,6 +46,9 @@ def run_command(command: str, run: Callable[[], object]) -> int:
     except Exception as error:
         if os.environ.get("AAG_TRACEBACK") == "1":
             traceback.print_exc()
+        if isinstance(error, DivergenceError):
+            _say(command, one_line(error))
+            return UNEXPECTED
         if _is_of_the_user(error):
             _say(command, one_line(error))
             return WRONG_INPUT
