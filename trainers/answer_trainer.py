@@ -78,6 +78,8 @@ class AnswerTrainer(Seq2SeqTrainer):
             [`~.checkpointing.check_checkpointing`]).
     """
 
+    data_collator: Any
+
     def __init__(self, *args: Any, answer_metrics: AnswerMetrics | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.answer_metrics = answer_metrics
@@ -159,9 +161,9 @@ class AnswerTrainer(Seq2SeqTrainer):
         # What a run before, such as a trial of a search, had not logged yet.
         self._training_sums.clear()
         output = super().train(*args, **kwargs)
-        told = getattr(self.data_collator, "cut", Cuts()).told()
-        if told:
-            warnings.warn(f"To fit their limits in training, {told}.", stacklevel=2)
+        cut: Cuts = getattr(self.data_collator, "cut", Cuts())
+        if cut.told():
+            warnings.warn(f"To fit their limits in training, {cut.told()}.", stacklevel=2)
         return output
 
     def _run_epoch(self, **kwargs: Any) -> None:

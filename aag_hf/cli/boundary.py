@@ -33,6 +33,7 @@ def run_command(command: str, run: Callable[[], object]) -> int:
     _quieten_libraries()
     try:
         run()
+        end_processes()
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
@@ -55,6 +56,17 @@ def run_command(command: str, run: Callable[[], object]) -> int:
         kind = type(error).__name__
         _say(command, f"unexpected {kind}: {one_line(error)} (AAG_TRACEBACK=1 shows where; please report it).")
         return UNEXPECTED
+
+
+def end_processes() -> None:
+    """Leave the group of processes that a launcher started, in order.
+
+    Its threads would otherwise run on while the interpreter ends, and now and then abort it after all work is done.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def one_line(error: BaseException) -> str:
