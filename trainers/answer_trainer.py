@@ -161,7 +161,7 @@ class AnswerTrainer(Seq2SeqTrainer):
         # What a run before, such as a trial of a search, had not logged yet.
         self._training_sums.clear()
         output = super().train(*args, **kwargs)
-        cut: Cuts = getattr(self.data_collator, "cut", Cuts())
+        cut: Any = getattr(self.data_collator, "cut", Cuts())
         if cut.told():
             warnings.warn(f"To fit their limits in training, {cut.told()}.", stacklevel=2)
         return output
