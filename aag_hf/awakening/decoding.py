@@ -1,5 +1,6 @@
 """From records to decoded text, in batches of similar length."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -7,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
+
+from aag_hf.collators.prompts import Cuts
 
 # What a checkpoint's own generation_config may carry: greedy decoding has none of it unless it is asked for.
 GREEDY: dict[str, Any] = {
@@ -48,6 +51,7 @@ class PromptCollator(Protocol):
 
     tokenizer: PreTrainedTokenizerBase
     is_encoder_decoder: bool
+    cut: Cuts
 
     def generation_inputs(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]: ...
 
@@ -104,6 +108,8 @@ def generate_texts(
     finally:
         if training:
             model.train()
+    if collator.cut.told():
+        warnings.warn(f"To fit their limits, {collator.cut.told()}.", stacklevel=2)
     return texts, prompt_tokens
 
 

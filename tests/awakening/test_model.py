@@ -203,3 +203,9 @@ def test_an_adapter_without_all_weights_is_refused(model, tmp_path):
     save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(InputError, match="lacks 1 weights, such as"):
         AwakeningModel.from_pretrained(tmp_path)
+
+
+def test_a_context_that_is_cut_is_said(model):
+    model.config.prompt_max_length = 60
+    with pytest.warns(UserWarning, match="1 prompts lost the end of their context"):
+        model.generate(QUESTIONS[:2], contexts=["one " * 30, "two"])
