@@ -160,6 +160,6 @@ def test_two_dataclasses_share_one_command_line(tmp_path):
 
 
 def test_ctrl_c_while_a_command_works_says_that_a_rerun_continues(capsys, monkeypatch):
-    monkeypatch.setattr(data, "write_data", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(data, "write_data", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["data", "--source", "x", "--output", "y"]) == 130
     assert capsys.readouterr().err == "aag data: stopped; run the same command again to continue.\n"
