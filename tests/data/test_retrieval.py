@@ -66,9 +66,12 @@ def test_recall_counts_records_with_an_answer_among_the_first():
 
 
 def test_bad_pools_and_arguments_are_refused_by_name(tmp_path):
-    (tmp_path / "blank.jsonl").write_text(json.dumps({"title": "T", "text": " "}) + "\n")
+    (tmp_path / "blank.jsonl").write_text(json.dumps({"title": "", "text": " "}) + "\n")
+    (tmp_path / "number.jsonl").write_text(json.dumps({"title": "T", "text": 3}) + "\n")
     (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(InputError, match=r"blank.jsonl, line 1: field 'text'"):
+    with pytest.raises(InputError, match=r"number.jsonl, line 1: field 'text'"):
+        read_pool([tmp_path / "number.jsonl"])
+    with pytest.raises(InputError, match=r"blank.jsonl: no passages"):
         read_pool([tmp_path / "blank.jsonl"])
     with pytest.raises(InputError, match=r"empty.jsonl: no passages"):
         read_pool([tmp_path / "empty.jsonl"])
