@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from aag_hf.data.answers import has_answer
+from aag_hf.data.answers import has_answer, one_form
 from aag_hf.data.formats import passages_of
 from aag_hf.data.jsonl import read_rows
 from aag_hf.data.records import check_passage, is_blank
@@ -120,7 +120,14 @@ class Bm25Retriever:
         return found
 
     def _tokens(self, texts: Sequence[str]) -> Any:
-        return self._tokenize(list(texts), stopwords="en", show_progress=False)
+        # One letter or digit is a word too: the C of "vitamin C".
+        return self._tokenize(
+            [one_form(text) for text in texts],
+            lower=False,
+            token_pattern=r"(?u)\b\w+\b",
+            stopwords="en",
+            show_progress=False,
+        )
 
 
 def recall_at(records: Sequence[dict[str, Any]], k: int) -> float | None:
