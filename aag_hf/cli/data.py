@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE
+from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed, manifest
 from aag_hf.data.jsonl import write_rows
 from aag_hf.data.progress import PartialOutput
@@ -88,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("data", (DataOptions,), argv)
     for path, rows in write_data(**vars(options)).items():
-        Console().print(f"[bold]{rows:6d}[/bold] rows in {escape(path)}", highlight=False, soft_wrap=True)
+        plain_console().print(f"{rows:6d} rows in {path}")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE
+from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed, manifest
 from aag_hf.data.progress import resume_map
 from aag_hf.data.records import read_records
@@ -74,11 +72,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     records = retrieve(**vars(options))
     depths = sorted({1, options.top_k})
     shares = {k: recall_at(records, k) for k in depths}
-    recalls = ", ".join(f"recall@{k} [bold]{share:.1%}[/bold]" for k, share in shares.items() if share is not None)
-    Console().print(
-        f"{len(records)} questions: {recalls or 'no answers to look for'}; written to {escape(options.output)}",
-        highlight=False,
-        soft_wrap=True,
+    recalls = ", ".join(f"recall@{k} {share:.1%}" for k, share in shares.items() if share is not None)
+    plain_console().print(
+        f"{len(records)} questions: {recalls or 'no answers to look for'}; written to {options.output}",
     )
 
 

@@ -58,10 +58,10 @@ class QuestionEncoder(SavedWithCard, PreTrainedModel):
     ) -> "QuestionEncoder":
         """A new encoder over a model, a directory or a Hub id; `options` as in [`QuestionEncoderConfig`]."""
         if isinstance(backbone, str):
-            backbone = AutoModel.from_pretrained(backbone)
+            backbone = AutoModel.from_pretrained(backbone, trust_remote_code=False)
         name = backbone.name_or_path
         config = QuestionEncoderConfig(backbone_name_or_path=name, **options)
-        return cls(config, backbone, tokenizer or AutoTokenizer.from_pretrained(name))
+        return cls(config, backbone, tokenizer or AutoTokenizer.from_pretrained(name, trust_remote_code=False))
 
     @torch.no_grad()
     def fit_whitening(
@@ -147,10 +147,12 @@ class QuestionEncoder(SavedWithCard, PreTrainedModel):
         for option in ("trust_remote_code", "adapter_kwargs", "_from_auto"):
             kwargs.pop(option, None)
         config = config or QuestionEncoderConfig.from_pretrained(name, **kwargs)
-        tokenizer = AutoTokenizer.from_pretrained(name, subfolder="tokenizer", **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(name, subfolder="tokenizer", trust_remote_code=False, **kwargs)
         if backbone is None:
             of_backbone = {option: value for option, value in kwargs.items() if option != "revision"}
-            backbone = AutoModel.from_pretrained(resolve_model(str(config.backbone_name_or_path)), **of_backbone)
+            backbone = AutoModel.from_pretrained(
+                resolve_model(str(config.backbone_name_or_path)), trust_remote_code=False, **of_backbone
+            )
         weights = load_file(cached_file(name, "model.safetensors", **kwargs))
         encoder = cls(config, backbone, tokenizer)
         broken = [n for n in ("mean", "whitening") if n not in weights or not weights[n].isfinite().all()]
