@@ -277,6 +277,8 @@ class AwakeningModel(nn.Module):
         tokenizer = load_tokenizer(directory / "tokenizer")
         base = base_model
         if base is None:
+            if config.base_model_name_or_path is None:
+                raise InputError(f"{directory}: its config.json names no base_model_name_or_path to load.")
             base = load_language_model(config.base_model_name_or_path, config.fid, **kwargs)
         encoder = directory / "question_encoder"
         generator = directory / "generator"

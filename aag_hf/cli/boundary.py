@@ -5,8 +5,10 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from signal import SIGINT
+from threading import Timer
 
 from aag_hf.errors import DivergenceError
 
@@ -32,7 +34,8 @@ def run_command(command: str, run: Callable[[], object]) -> int:
     """
     _quieten_libraries()
     try:
-        run()
+        with _no_interrupt_lost():
+            run()
         end_processes()
         sys.stdout.flush()
         return 0
@@ -77,6 +80,25 @@ def one_line(error: BaseException) -> str:
         text = str(error) or type(error).__name__
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
+@contextmanager
+def _no_interrupt_lost() -> Iterator[None]:
+    """Have Ctrl-C reach the command also where it falls into a destructor, in which Python drops every exception."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            # Once more, a little later: by then the destructor has returned.
+            Timer(0.05, os.kill, (os.getpid(), SIGINT)).start()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _is_of_the_user(error: Exception) -> bool:

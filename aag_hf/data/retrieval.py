@@ -115,8 +115,9 @@ class Bm25Retriever:
             for row in zip(places, scores, strict=True)
         ]
         for ctxs, accepted in zip(found, answers or []):
-            for passage in ctxs if accepted else []:
-                passage["has_answer"] = has_answer(passage["text"], accepted)
+            for passage in ctxs:
+                if accepted:
+                    passage["has_answer"] = has_answer(passage["text"], accepted)
         return found
 
     def _tokens(self, texts: Sequence[str]) -> Any:

@@ -127,7 +127,7 @@ def _is_result(row: Any) -> bool:
     if not isinstance(row, dict) or not isinstance(row.get("name"), str):
         return False
     stderr = row.get("exact_match_stderr", "")
-    numbers = [row.get(metric) for metric in METRICS] + ([] if stderr is None else [stderr])
+    numbers: list[Any] = [row.get(metric) for metric in METRICS] + ([] if stderr is None else [stderr])
     return all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
 
 

@@ -116,8 +116,8 @@ model = {auto_class}.from_pretrained("{repository}")
 model.generate(input_ids=torch.tensor([[5, 9]]), features=torch.ones(1, {size}), max_new_tokens=4)""",
         training=f"""\
 Base model: {_named(base)}. Rank {config["r"]}, alpha {config["lora_alpha"]:g}, hypernetwork
-`{in_code(config["hypernetwork"])}` of width {config["hidden_dim"]}, {_count_parameters(folder):,} parameters in all, on the layers
-`{in_code(targets)}`.
+`{in_code(config["hypernetwork"])}` of width {config["hidden_dim"]}, {_count_parameters(folder):,}
+parameters in all, on the layers `{in_code(targets)}`.
 Saved with PEFT {in_text(config.get("peft_version", "unknown"))}.""",
         limits="""\
 Features must come from the question encoder it was trained with. An adapter belongs to one question and is not merged

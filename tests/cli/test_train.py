@@ -164,7 +164,7 @@ def test_an_entity_is_in_one_fold_and_folds_are_even():
         (["--fold", "2", "--folds", "2"], "expected 0 to 1"),
         (["--train_file", ""], "train_file is missing"),
         (["--dtype", "float8"], "dtype must be one of"),
-        (["--threads", "0"], "threads must be positive"),
+        (["--threads", "0"], "threads is 0: expected 1"),
     ],
 )
 def test_options_that_cannot_work_are_named(tiny_llama_dir, train_file, options, message, tmp_path, capsys):
