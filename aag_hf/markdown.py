@@ -5,7 +5,8 @@ import re
 from typing import Any
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-_SIGNS = re.compile(r"[\\`|\[\]]")
+# An underscore within a word is only a letter of it.
+_SIGNS = re.compile(r"[\\`*~$|\[\]]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def in_text(value: Any) -> str:

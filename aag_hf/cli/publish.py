@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.constants import REPOCARD_NAME
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
@@ -19,7 +17,7 @@ from aag_hf.errors import InputError
 from aag_hf.evaluation.report import read_results, results_markdown
 from aag_hf.hub import model_card, push_folder
 from aag_hf.hub.artefacts import describer_of
-from aag_hf.hub.cards import read_json, write_card
+from aag_hf.hub.cards import check_repository, read_json, write_card
 
 # Where a saved model, adapter or question encoder names the model that is loaded under it.
 BASES = (
@@ -59,10 +57,7 @@ class PublishOptions:
             raise InputError("name either model, the folder of a saved model, or data, a folder of records.")
         if self.data is not None and self.results is not None:
             raise InputError("results are a model's: leave them out, or name model instead of data.")
-        try:
-            validate_repo_id(self.repo_id)
-        except HFValidationError:
-            raise InputError(f"repo_id is {self.repo_id!r}: expected the name of a repository, owner/name.") from None
+        check_repository(self.repo_id)
 
 
 def publish(options: PublishOptions) -> Path:

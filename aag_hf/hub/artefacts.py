@@ -105,18 +105,18 @@ def _adapter(folder: Path, repository: str) -> About:
     shared = ", beside a pair of matrices that all questions share" if config["static"] else ""
     return About(
         summary=f"""\
-A HyperLoRA adapter: a hypernetwork that turns a question's features, {size} numbers, into a LoRA adapter made for that
-one question{shared} ({AAG}). It needs {PACKAGE}, whose import makes it known to PEFT.""",
+A HyperLoRA adapter: a hypernetwork that turns a question's features, {size:d} numbers, into a LoRA adapter made for
+that one question{shared} ({AAG}). It needs {PACKAGE}, whose import makes it known to PEFT.""",
         usage=f"""\
 import torch
 import aag_hf
 from peft import {auto_class}
 
 model = {auto_class}.from_pretrained("{repository}")
-model.generate(input_ids=torch.tensor([[5, 9]]), features=torch.ones(1, {size}), max_new_tokens=4)""",
+model.generate(input_ids=torch.tensor([[5, 9]]), features=torch.ones(1, {size:d}), max_new_tokens=4)""",
         training=f"""\
-Base model: {_named(base)}. Rank {config["r"]}, alpha {config["lora_alpha"]:g}, hypernetwork
-`{in_code(config["hypernetwork"])}` of width {config["hidden_dim"]}, {_count_parameters(folder):,}
+Base model: {_named(base)}. Rank {config["r"]:d}, alpha {config["lora_alpha"]:g}, hypernetwork
+`{in_code(config["hypernetwork"])}` of width {config["hidden_dim"]:d}, {_count_parameters(folder):,}
 parameters in all, on the layers `{in_code(targets)}`.
 Saved with PEFT {in_text(config.get("peft_version", "unknown"))}.""",
         limits="""\
@@ -142,7 +142,7 @@ A Fusion-in-Decoder T5 ([Izacard & Grave, EACL 2021](https://arxiv.org/abs/2007.
 beside a question, each on its own, and writes the answer from all of them. It needs {PACKAGE}.""",
         usage=_fid_usage(repository, (folder / "tokenizer_config.json").is_file()),
         training=f"""\
-T5 with {config["num_layers"]} + {config["num_decoder_layers"]} layers of width {config["d_model"]}.
+T5 with {config["num_layers"]:d} + {config["num_decoder_layers"]:d} layers of width {config["d_model"]:d}.
 Saved with transformers {in_text(config["transformers_version"])}.""",
         limits="It looks nothing up: passages come with the question, and an answer is no better than they are. Memory "
         "grows with their number.",
@@ -177,16 +177,16 @@ print(model.generate(input_ids=ids))"""
 def _encoder(folder: Path, repository: str) -> About:
     config = read_json(folder / "config.json")
     base, size, layer = config["backbone_name_or_path"], config["feature_dim"], config["layer"]
-    place = f"after {layer:.0%} of its depth" if isinstance(layer, float) else f"of layer {layer}"
+    place = f"after {layer:.0%} of its depth" if isinstance(layer, float) else f"of layer {layer:d}"
     return About(
         summary=f"""\
-A question encoder of {PACKAGE}: the features, {size} numbers of norm 1, from which HyperLoRA makes a question's adapter
-({AAG}, section 3.2).""",
+A question encoder of {PACKAGE}: the features, {size:d} numbers of norm 1, from which HyperLoRA makes a question's
+adapter ({AAG}, section 3.2).""",
         usage=f"""\
 from aag_hf import QuestionEncoder
 
 encoder = QuestionEncoder.from_pretrained("{repository}")
-print(encoder.encode(["What is the capital of Fiji?"]))  # (1, {size})""",
+print(encoder.encode(["What is the capital of Fiji?"]))  # (1, {size:d})""",
         training=f"""\
 Hidden states of {_named(base)} {place}, averaged over a question's tokens and whitened with the mean and covariance of
 the training {"tokens" if config["statistics"] == "token" else "questions"}. Only these statistics are stored here; the

@@ -63,6 +63,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return config
 
 
+def check_repository(repo_id: str) -> None:
+    """Refuse what the Hub does not take as a repository's name.
+
+    Raises:
+        InputError: It is none.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        raise InputError(f"repo_id is {repo_id!r}: expected the name of a repository, owner/name.") from None
+
+
 def hub_name(name_or_path: str | None) -> str | None:
     """A model's name as the Hub knows it; ``None`` for a folder of this machine."""
     if name_or_path is None:

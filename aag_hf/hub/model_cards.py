@@ -115,7 +115,8 @@ def model_card(
         for name, label in METRICS.items()
         if rows
     ]
-    auto_map = read_json(folder / "config.json").get("auto_map", {})
+    auto_map = read_json(folder / "config.json").get("auto_map")
+    auto_map = auto_map if isinstance(auto_map, dict) else {}
     metadata["tags"] = ["aag-hf", *metadata["tags"], *(["custom_code"] if auto_map else [])]
     data = ModelCardData(
         **metadata,
@@ -130,6 +131,6 @@ def model_card(
         repository=repository,
         about=about,
         results=results,
-        auto_class=next((name for name in auto_map if name != "AutoConfig"), None),
+        auto_class=next((name for name in auto_map if name != "AutoConfig" and name.isidentifier()), None),
         ours=OURS,
     )
