@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +22,9 @@ from aag_hf.cli.stage import is_finished, manifest, new_directory, start_anew
 from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
 from aag_hf.locks import locked, remove_leftovers
+
+# File systems take 255 bytes, of which a folder that is not finished needs some for itself.
+LONGEST_NAME = 180
 
 
 @dataclass
@@ -59,7 +63,7 @@ def export(options: ExportOptions) -> list[Path]:
         questions = {target: options.question}
     else:
         records = read_records(options.input)
-        questions = {target / quote(record["id"], safe=""): record["question"] for record in records}
+        questions = {target / folder_name(record["id"]): record["question"] for record in records}
     directory = saved_directory(options.model)
     base = saved_config(directory).base_model_name_or_path
     of_model = manifest("export", {}, model=options.model, base=base)
@@ -85,6 +89,17 @@ def export(options: ExportOptions) -> list[Path]:
                     config.save_pretrained(partial)
                     save_file(weights, partial / "adapter_model.safetensors", metadata={"format": "pt"})
     return list(folders)
+
+
+def folder_name(identifier: str) -> str:
+    """A record's id as the name of a folder: no other id has it, and it leads nowhere else."""
+    name = quote(identifier, safe="")
+    if not name.strip("."):
+        # One dot is the folder itself, and two are the one above it.
+        return name.replace(".", "%2E")
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 33]}-{sha256(identifier.encode()).hexdigest()[:32]}"
 
 
 def _features(
