@@ -1,5 +1,6 @@
 """What the trainers of both stages share."""
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -14,6 +15,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import BestRun, EvalLoopOutput, TrainOutput
 
 from aag_hf.collators.padding import IGNORE_INDEX
+from aag_hf.collators.prompts import Cuts
 from aag_hf.errors import InputError
 from aag_hf.trainers.answer_logits import (
     PACKED,
@@ -23,6 +25,7 @@ from aag_hf.trainers.answer_logits import (
     is_encoder_decoder,
 )
 from aag_hf.trainers.checkpointing import check_checkpointing
+from aag_hf.trainers.divergence import RECORD_IDS, GradientCheck, WithRecordIds, check_terms
 
 AnswerMetrics = Callable[[Sequence[dict[str, Any]]], dict[str, float]]
 
@@ -59,6 +62,9 @@ class AnswerTrainer(Seq2SeqTrainer):
     answers. With ``train_sampling_strategy="group_by_length"`` batches hold records whose rows are about as long.
     Subclasses define `compute_terms`.
 
+    Training stops with a [`~aag_hf.errors.DivergenceError`] where a loss or a gradient is not finite. What the collator
+    cut is said at the end.
+
     Args:
         answer_metrics: Takes the records of an evaluation and gives metrics of generated answers, such as
             [`~aag_hf.evaluation.ReaderMetrics`] of a causal reader; all processes call it.
@@ -72,6 +78,8 @@ class AnswerTrainer(Seq2SeqTrainer):
             [`~.checkpointing.check_checkpointing`]).
     """
 
+    data_collator: Any
+
     def __init__(self, *args: Any, answer_metrics: AnswerMetrics | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.answer_metrics = answer_metrics
@@ -79,6 +87,8 @@ class AnswerTrainer(Seq2SeqTrainer):
         self.model_accepts_loss_kwargs = True
         self._training_sums: dict[str, list[Tensor]] = defaultdict(list)
         self._evaluation_sums: dict[str, list[Tensor]] = defaultdict(list)
+        self._gradient_check = GradientCheck()
+        self.add_callback(self._gradient_check)
         self._check_tokenizer()
         check_checkpointing(self.model, self.args, self.accelerator)
         self._let_each_process_collate()
@@ -135,8 +145,12 @@ class AnswerTrainer(Seq2SeqTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The batch's mean or, where the step's number of answer tokens is given, its share of the step's mean."""
+        record_ids = inputs.pop(RECORD_IDS, None)
         terms = self.compute_terms(model, inputs)
         loss = terms.loss
+        if model.training:
+            check_terms(terms.values, loss, self.state.global_step + 1, record_ids)
+            self._gradient_check.record_ids.extend(record_ids or ())
         share = self._share_of_step(terms.answers.labels, num_items_in_batch, loss.dtype)
         if model.training:
             _collect(self._training_sums, terms.values, share)
@@ -146,7 +160,11 @@ class AnswerTrainer(Seq2SeqTrainer):
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         # What a run before, such as a trial of a search, had not logged yet.
         self._training_sums.clear()
-        return super().train(*args, **kwargs)
+        output = super().train(*args, **kwargs)
+        cut: Any = getattr(self.data_collator, "cut", Cuts())
+        if cut.told():
+            warnings.warn(f"To fit their limits in training, {cut.told()}.", stacklevel=2)
+        return output
 
     def _run_epoch(self, **kwargs: Any) -> None:
         # Resumed from a checkpoint of its last step, the Trainer would train one more.
@@ -201,6 +219,14 @@ class AnswerTrainer(Seq2SeqTrainer):
         prompts = {n: v for n, v in inputs.items() if n not in ("labels", QUESTION_MASK) and not n.startswith(TEACHER)}
         _, tokens, _ = super().prediction_step(model, prompts, False, *args, **kwargs)
         return terms.loss, tokens, inputs["labels"]
+
+    def get_train_dataloader(self) -> DataLoader:
+        collator = self.data_collator
+        self.data_collator = WithRecordIds(collator)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = collator
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset

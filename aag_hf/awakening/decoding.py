@@ -1,5 +1,6 @@
 """From records to decoded text, in batches of similar length."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -8,12 +9,49 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from aag_hf.collators.prompts import Cuts
+
+# What a checkpoint's own generation_config may carry: greedy decoding has none of it unless it is asked for.
+GREEDY: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "min_new_tokens": None,
+    "guidance_scale": None,
+    "penalty_alpha": None,
+    "bad_words_ids": None,
+    "sequence_bias": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "exponential_decay_length_penalty": None,
+    "watermarking_config": None,
+    "max_time": None,
+    "stop_strings": None,
+    "prompt_lookup_num_tokens": None,
+    # Without sampling they have no effect, but a warning each.
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+    "min_p": None,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+}
+
 
 class PromptCollator(Protocol):
     """A collator that can give prompts without their targets."""
 
     tokenizer: PreTrainedTokenizerBase
     is_encoder_decoder: bool
+    cut: Cuts
 
     def generation_inputs(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]: ...
 
@@ -31,6 +69,8 @@ def generate_texts(
 ) -> tuple[list[str], int]:
     """Decode one text for each record, greedily unless `generation_options` say otherwise.
 
+    Penalties, beams and sampling that the model's own `generation_config` asks for do not apply.
+
     Args:
         model: A causal or encoder-decoder model, wrapped or not.
         collator: Makes the prompts.
@@ -44,11 +84,12 @@ def generate_texts(
         The texts in the order of `records`, and the number of prompt tokens read, padding not counted.
     """
     tokenizer = collator.tokenizer
-    options = {"do_sample": False, "pad_token_id": tokenizer.pad_token_id, **generation_options}
+    options = {**GREEDY, "pad_token_id": tokenizer.pad_token_id, **generation_options}
     order = sorted(range(len(records)), key=lambda i: _length(records[i]))
     device = next(model.parameters()).device
     training = model.training
-    model.eval()
+    if training:
+        model.eval()
     texts: list[str] = [""] * len(records)
     prompt_tokens = 0
     try:
@@ -65,7 +106,10 @@ def generate_texts(
             if on_batch is not None:
                 on_batch(len(rows))
     finally:
-        model.train(training)
+        if training:
+            model.train()
+    if collator.cut.told():
+        warnings.warn(f"To fit their limits, {collator.cut.told()}.", stacklevel=2)
     return texts, prompt_tokens
 
 

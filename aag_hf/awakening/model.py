@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -31,7 +32,7 @@ from aag_hf.awakening.sharing import share_weights
 from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForContextGeneration, ReaderPrompt
 from aag_hf.data.contexts import ContextSource, joined_passages
 from aag_hf.data.embedded import resolve_model
-from aag_hf.errors import InputError
+from aag_hf.errors import InputError, loading
 from aag_hf.fid import FiDT5Config, FiDT5ForConditionalGeneration
 from aag_hf.hub import leave_model_card, push_folder
 from aag_hf.hyperlora.config import HYPERLORA
@@ -208,7 +209,7 @@ class AwakeningModel(nn.Module):
 
         Args:
             save_directory: Where to.
-            push_to_hub: Also upload; needs `repo_id` in `kwargs`.
+            push_to_hub: Also upload; to `repo_id` of `kwargs`, by default the folder's name.
             reader_weights: The reader's state dict, if an engine that shards it has gathered it.
             **kwargs: Passed on to `push_to_hub`.
         """
@@ -223,7 +224,7 @@ class AwakeningModel(nn.Module):
         self.config.save_pretrained(directory)
         leave_model_card(directory)
         if push_to_hub:
-            self.push_to_hub(kwargs.pop("repo_id"), **kwargs)
+            self.push_to_hub(kwargs.pop("repo_id", directory.name), **kwargs)
 
     def push_to_hub(
         self,
@@ -250,36 +251,49 @@ class AwakeningModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, *, base_model: PreTrainedModel | None = None, **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        base_model: PreTrainedModel | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        **kwargs: Any,
     ) -> AwakeningModel:
         """Load a saved model; the base model's weights are loaded once for all parts.
 
         Args:
             pretrained_model_name_or_path: A directory or Hub id.
             base_model: The base model, if it is in memory already.
+            revision: Which version of the saved model, not of the base model.
+            token: A token with the right to read both.
             **kwargs: Passed on to the base model's `from_pretrained` (`dtype`, `device_map`, …).
 
         Raises:
             InputError: The folder holds no such model.
         """
-        directory = saved_directory(pretrained_model_name_or_path)
-        config = AwakeningConfig.from_pretrained(directory)
-        tokenizer = AutoTokenizer.from_pretrained(directory / "tokenizer")
+        directory = saved_directory(pretrained_model_name_or_path, revision, token)
+        kwargs |= {} if token is None else {"token": token}
+        config = saved_config(directory)
+        tokenizer = load_tokenizer(directory / "tokenizer")
         base = base_model
         if base is None:
+            if config.base_model_name_or_path is None:
+                raise InputError(f"{directory}: its config.json names no base_model_name_or_path to load.")
             base = load_language_model(config.base_model_name_or_path, config.fid, **kwargs)
         encoder = directory / "question_encoder"
         generator = directory / "generator"
+        with loading(encoder):
+            question_encoder = QuestionEncoder.from_pretrained(encoder, backbone=base) if encoder.is_dir() else None
         return cls(
             config,
             load_part(directory / "reader", base, **kwargs),
             tokenizer,
-            QuestionEncoder.from_pretrained(encoder, backbone=base) if encoder.is_dir() else None,
+            question_encoder,
             load_part(generator, base, **kwargs) if generator.is_dir() else None,
         ).eval()
 
 
-def saved_directory(name_or_path: str | Path) -> Path:
+def saved_directory(name_or_path: str | Path, revision: str | None = None, token: str | None = None) -> Path:
     """The folder of a saved [`AwakeningModel`], fetched if it is on the Hub.
 
     Raises:
@@ -288,7 +302,7 @@ def saved_directory(name_or_path: str | Path) -> Path:
     directory = Path(name_or_path)
     if not directory.is_dir():
         try:
-            directory = Path(snapshot_download(str(name_or_path)))
+            directory = Path(snapshot_download(str(name_or_path), revision=revision, token=token))
         except (HFValidationError, OSError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(
@@ -308,16 +322,46 @@ def load_language_model(name_or_path: str, fid: bool = False, **kwargs: Any) -> 
         **kwargs: Passed on to `from_pretrained`.
 
     Raises:
-        InputError: `fid` for another model than T5.
+        InputError: `fid` for another model than T5, or a checkpoint that lacks weights of the model.
     """
     name = resolve_model(name_or_path)
-    config = AutoConfig.from_pretrained(name)
-    if fid:
-        if config.model_type not in ("t5", FiDT5Config.model_type):
-            raise InputError(f"{name_or_path}: is a {config.model_type} model: fid needs a T5.")
-        return FiDT5ForConditionalGeneration.from_pretrained(name, **kwargs)
-    auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    return auto_class.from_pretrained(name, **kwargs)
+    # Left open, transformers would ask on the terminal whether code from the model's folder may run.
+    kwargs = {"trust_remote_code": False} | kwargs
+    with loading(name_or_path):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=kwargs["trust_remote_code"])
+        if fid:
+            if config.model_type not in ("t5", FiDT5Config.model_type):
+                raise InputError(f"{name_or_path}: is a {config.model_type} model: fid needs a T5.")
+            return FiDT5ForConditionalGeneration.from_pretrained(name, **kwargs)
+        auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model, found = auto_class.from_pretrained(name, output_loading_info=True, **kwargs)
+    if found["missing_keys"]:
+        lacking = sorted(found["missing_keys"])
+        raise InputError(
+            f"{name_or_path}: lacks {len(lacking)} weights, such as {lacking[0]}, which would stay random: expected a "
+            f"whole {type(model).__name__}."
+        )
+    return model
+
+
+def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
+    """A saved tokenizer, which runs no code of its folder.
+
+    Raises:
+        InputError: It does not load.
+    """
+    with loading(name_or_path):
+        return AutoTokenizer.from_pretrained(resolve_model(str(name_or_path)), trust_remote_code=False)
+
+
+def saved_config(directory: str | Path) -> AwakeningConfig:
+    """The configuration of a saved [`AwakeningModel`].
+
+    Raises:
+        InputError: It does not load.
+    """
+    with loading(directory):
+        return AwakeningConfig.from_pretrained(directory)
 
 
 def load_part(
@@ -338,16 +382,32 @@ def load_part(
         return load_language_model(str(directory), **kwargs)
     # A plain adapter in single precision would have every layer convert its input and output at every token; a
     # hypernetwork runs once a question and keeps its precision.
-    single_precision = merge or PeftConfig.from_pretrained(directory).peft_type == HYPERLORA
+    with loading(directory):
+        single_precision = merge or PeftConfig.from_pretrained(directory).peft_type == HYPERLORA
     over = copy.deepcopy(base) if merge else share_weights(base)
-    try:
-        model = PeftModel.from_pretrained(over, directory, autocast_adapter_dtype=single_precision)
-    except (RuntimeError, ValueError) as error:
-        raise InputError(
-            f"{directory}: this adapter does not fit {base.name_or_path or type(base).__name__}: load the base model "
-            f"it was trained on.\n{error}"
-        ) from error
+    with loading(directory):
+        try:
+            model = PeftModel.from_pretrained(over, directory, autocast_adapter_dtype=single_precision)
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"{directory}: this adapter does not fit {base.name_or_path or type(base).__name__}: load the base "
+                f"model it was trained on.\n{error}"
+            ) from error
+        _check_adapter_file(model, directory / "adapter_model.safetensors")
     return model.merge_and_unload() if merge else model
+
+
+def _check_adapter_file(model: PeftModel, file: Path) -> None:
+    """Refuse an adapter's file without all of its weights, which PEFT leaves random with no more than a warning."""
+    expected = get_peft_model_state_dict(model)
+    if file.is_file():
+        with safe_open(file, "pt") as tensors:
+            lacking = sorted(expected.keys() - tensors.keys())
+        if lacking:
+            raise InputError(f"{file}: lacks {len(lacking)} weights, such as {lacking[0]}: save the adapter again.")
+    broken = sorted(name for name, tensor in expected.items() if not tensor.isfinite().all())
+    if broken:
+        raise InputError(f"{file}: {broken[0]} has NaN or infinity: train the adapter again.")
 
 
 def is_encoder_decoder(model: nn.Module) -> bool:

@@ -5,8 +5,12 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from signal import SIGINT
+from threading import Timer
+
+from aag_hf.errors import DivergenceError
 
 STOPPED = 130
 WRONG_INPUT = 2
@@ -25,11 +29,14 @@ def run_command(command: str, run: Callable[[], object]) -> int:
         run: Does the work.
 
     Returns:
-        The exit status: 0; 2 for what the user can mend; 130 for Ctrl-C; 1 for what this package did not expect.
+        The exit status: 0; 2 for what the user can mend; 130 for Ctrl-C; 1 for training that diverged, and for what
+        this package did not expect.
     """
     _quieten_libraries()
     try:
-        run()
+        with _no_interrupt_lost():
+            run()
+        end_processes()
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
@@ -43,12 +50,26 @@ def run_command(command: str, run: Callable[[], object]) -> int:
     except Exception as error:
         if os.environ.get("AAG_TRACEBACK") == "1":
             traceback.print_exc()
+        if isinstance(error, DivergenceError):
+            _say(command, one_line(error))
+            return UNEXPECTED
         if _is_of_the_user(error):
             _say(command, one_line(error))
             return WRONG_INPUT
         kind = type(error).__name__
         _say(command, f"unexpected {kind}: {one_line(error)} (AAG_TRACEBACK=1 shows where; please report it).")
         return UNEXPECTED
+
+
+def end_processes() -> None:
+    """Leave the group of processes that a launcher started, in order.
+
+    Its threads would otherwise run on while the interpreter ends, and now and then abort it after all work is done.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def one_line(error: BaseException) -> str:
@@ -59,6 +80,25 @@ def one_line(error: BaseException) -> str:
         text = str(error) or type(error).__name__
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
+@contextmanager
+def _no_interrupt_lost() -> Iterator[None]:
+    """Have Ctrl-C reach the command also where it falls into a destructor, in which Python drops every exception."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            # Once more, a little later: by then the destructor has returned.
+            Timer(0.05, os.kill, (os.getpid(), SIGINT)).start()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _is_of_the_user(error: Exception) -> bool:

@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE
+from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed, manifest
 from aag_hf.data.progress import resume_map
 from aag_hf.data.records import read_records
-from aag_hf.errors import InputError
+from aag_hf.errors import InputError, loading
 from aag_hf.hub import leave_data_card
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -81,11 +80,13 @@ def compress(
     output = Path(output)
     with claimed(output, made_by, overwrite) as finished:
         source = resolve_model(model_name_or_path)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model = None if finished else AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
-        except (OSError, ValueError) as error:
-            raise InputError(f"model_name_or_path {model_name_or_path!r} does not load: {error}") from None
+        with loading(f"model_name_or_path {model_name_or_path}"):
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            model = None
+            if not finished:
+                model = AutoModelForCausalLM.from_pretrained(
+                    source, dtype=getattr(torch, dtype), trust_remote_code=False
+                )
         if model is None:
             results = read_records(output)
         else:
@@ -103,12 +104,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("compress", (CompressOptions,), argv)
     _, report = compress(**vars(options))
-    Console().print(
-        f"{report['questions']:.0f} questions: [bold]{report['tokens_before']:.0f}[/bold] tokens before, "
-        f"[bold]{report['tokens_after']:.0f}[/bold] after; answer in {report['answer_before']:.1%} before, "
-        f"{report['answer_after']:.1%} after ([bold]{report['answer_survival']:.1%}[/bold] survive); "
+    plain_console().print(
+        f"{report['questions']:.0f} questions: {report['tokens_before']:.0f} tokens before, "
+        f"{report['tokens_after']:.0f} after; answer in {report['answer_before']:.1%} before, "
+        f"{report['answer_after']:.1%} after ({report['answer_survival']:.1%} survive); "
         f"written to {options.output}",
-        highlight=False,
     )
 
 

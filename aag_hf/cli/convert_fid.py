@@ -4,10 +4,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rich.console import Console
-
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
+from aag_hf.cli.output import plain_console
 from aag_hf.fid import convert_fid_checkpoint
 
 
@@ -23,10 +22,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("convert-fid", (ConvertFidOptions,), argv)
     directory = convert_fid_checkpoint(options.source, options.output_dir)
-    Console().print(
+    plain_console().print(
         f"{directory}: load it with FiDT5ForConditionalGeneration.from_pretrained, or train with "
         f"--model_name_or_path {directory} --fid true",
-        highlight=False,
     )
 
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE
+from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed, manifest
 from aag_hf.data.jsonl import write_rows
 from aag_hf.data.progress import PartialOutput
@@ -29,11 +28,17 @@ class DataOptions:
     )
     split: str | None = field(default=None, metadata={"help": "Which split of a folder or a data set on the Hub."})
     seed: int = field(default=29, metadata={"help": "Decides the splits and the wordings of countries."})
+    skip_bad: bool = field(default=False, metadata={"help": "Leave out rows that cannot be used, and say how many."})
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
 def write_data(
-    source: str, output: str | Path, split: str | None = None, seed: int = 29, overwrite: bool = False
+    source: str,
+    output: str | Path,
+    split: str | None = None,
+    seed: int = 29,
+    skip_bad: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, int]:
     """Write `source` as records, with a data set card.
 
@@ -42,6 +47,7 @@ def write_data(
         output: For countries a folder, which gets a file for each split and ``documents.jsonl``; else one file.
         split: Which split of the source; not for countries, which are written whole.
         seed: Of the countries.
+        skip_bad: Leave out rows that break the contract instead of refusing them.
         overwrite: Write again what was written from something else.
 
     Returns:
@@ -51,8 +57,8 @@ def write_data(
         InputError: The source cannot be read, the output cannot bear that name, or was made from something else.
     """
     if source != "countries":
-        records = read_records(source, split)
-        settings = {"split": split} if split else {}
+        records = read_records(source, split, need_answers=False, skip_bad=skip_bad)
+        settings = ({"split": split} if split else {}) | ({"skip_bad": True} if skip_bad else {})
         made_by = manifest("data", settings, source=source)
         _write_once(Path(output), records, made_by, {"source": source} | settings, overwrite)
         return {str(output): len(records)}
@@ -80,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("data", (DataOptions,), argv)
     for path, rows in write_data(**vars(options)).items():
-        Console().print(f"[bold]{rows:6d}[/bold] rows in {path}", highlight=False)
+        plain_console().print(f"{rows:6d} rows in {path}")
 
 
 if __name__ == "__main__":

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from rich.console import Console
-
 from aag_hf.awakening import AwakeningConfig, AwakeningModel
-from aag_hf.awakening.model import saved_directory
+from aag_hf.awakening.model import saved_config, saved_directory
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE, LoadingOptions, device, processes, use_threads
+from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed, is_finished, manifest
 from aag_hf.data.progress import PartialOutput
 from aag_hf.data.records import read_records
@@ -130,7 +129,7 @@ def short_names(paths: Sequence[str]) -> list[str]:
 def _check_model(path: str, records: list[dict[str, Any]], controls: Sequence[str]) -> AwakeningConfig:
     """The configuration of a saved model that can answer the records, before any model is loaded."""
     directory = saved_directory(path)
-    config = AwakeningConfig.from_pretrained(directory)
+    config = saved_config(directory)
     if config.context != "generated" or not (directory / "generator").is_dir():
         given_contexts(config, records)
     if "shuffled_within_relation" in controls and not all("relation" in record for record in records):
@@ -143,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     (options,) = parse_arguments("evaluate", (EvaluateOptions,), argv)
     rows = evaluate(options)
     if processes().is_main_process:
-        Console().print(results_table(rows, f"{rows[0]['count']} questions of {options.input}"))
+        plain_console().print(results_table(rows, f"{rows[0]['count']} questions of {options.input}"), soft_wrap=False)
 
 
 if __name__ == "__main__":

@@ -3,24 +3,28 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor
 
 from aag_hf import to_lora
-from aag_hf.awakening import AwakeningConfig, AwakeningModel
-from aag_hf.awakening.model import saved_directory
+from aag_hf.awakening import AwakeningModel
+from aag_hf.awakening.model import saved_config, saved_directory
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE
+from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import is_finished, manifest, new_directory, start_anew
 from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
 from aag_hf.locks import locked, remove_leftovers
+
+# File systems take 255 bytes, of which a folder that is not finished needs some for itself.
+LONGEST_NAME = 180
 
 
 @dataclass
@@ -59,9 +63,9 @@ def export(options: ExportOptions) -> list[Path]:
         questions = {target: options.question}
     else:
         records = read_records(options.input)
-        questions = {target / quote(record["id"], safe=""): record["question"] for record in records}
+        questions = {target / folder_name(record["id"]): record["question"] for record in records}
     directory = saved_directory(options.model)
-    base = AwakeningConfig.from_pretrained(directory).base_model_name_or_path
+    base = saved_config(directory).base_model_name_or_path
     of_model = manifest("export", {}, model=options.model, base=base)
     asked: dict[Path, Any] = {target: list(questions.values())} if options.mean else questions
     folders = {folder: replace(of_model, settings=of_model.settings | {"of": of}) for folder, of in asked.items()}
@@ -87,6 +91,17 @@ def export(options: ExportOptions) -> list[Path]:
     return list(folders)
 
 
+def folder_name(identifier: str) -> str:
+    """A record's id as the name of a folder: no other id has it, and it leads nowhere else."""
+    name = quote(identifier, safe="")
+    if not name.strip("."):
+        # One dot is the folder itself, and two are the one above it.
+        return name.replace(".", "%2E")
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 33]}-{sha256(identifier.encode()).hexdigest()[:32]}"
+
+
 def _features(
     model: AwakeningModel, asked: dict[Path, Any], waiting: list[Path], options: ExportOptions
 ) -> dict[Path, Tensor]:
@@ -105,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     (options,) = parse_arguments("export", (ExportOptions,), argv)
     folders = export(options)
     written = str(folders[0]) if len(folders) == 1 else f"{len(folders)} adapters in {options.output_dir}"
-    Console().print(f"{written}: load with peft.PeftModel.from_pretrained(base_model, folder)", highlight=False)
+    plain_console().print(f"{written}: load with peft.PeftModel.from_pretrained(base_model, folder)")
 
 
 if __name__ == "__main__":

@@ -6,14 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from transformers import AutoTokenizer
-
 from aag_hf.awakening.decoding import generate_texts
-from aag_hf.awakening.model import is_encoder_decoder, load_language_model, load_part
+from aag_hf.awakening.model import is_encoder_decoder, load_language_model, load_part, load_tokenizer
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE, ModelOptions, device, refuse_processes, use_threads
+from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed, manifest
 from aag_hf.collators import DataCollatorForContextGeneration
 from aag_hf.data.contexts import GENERATOR_PROMPT
@@ -78,7 +76,7 @@ def _write_contexts(options: GenerateOptions, records: Records, made_by: Manifes
     loading = options.loading_arguments()
     base = load_language_model(options.model_name_or_path, **loading)
     models = [load_part(Path(path), base, merge=True, **loading).to(device()) for path in options.generator]
-    tokenizer = AutoTokenizer.from_pretrained(options.generator[0])
+    tokenizer = load_tokenizer(options.generator[0])
     collator = DataCollatorForContextGeneration(tokenizer, is_encoder_decoder(models[0]), options.prompt)
 
     def write_contexts(batch: Records) -> Records:
@@ -137,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     figures = f"{report['count']:.0f} contexts, answer in {report['answer_recall']:.1f} %"
     if "rouge_l" in report:
         figures += f", ROUGE-L {report['rouge_l']:.1f}"
-    Console().print(f"{figures}; written to {options.output}", highlight=False)
+    plain_console().print(f"{figures}; written to {options.output}")
 
 
 if __name__ == "__main__":

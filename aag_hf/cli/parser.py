@@ -26,15 +26,17 @@ COMMANDS = {
 }
 
 
-class StrictParser(ArgumentParser):
-    """A parser whose errors are raised."""
-
+class _RaisesErrors:
     def error(self, message: str) -> NoReturn:
         """Raise `message`, which argparse would print below a usage of many lines."""
         raise InputError(f"{message.removeprefix('argument ')}.")
 
 
-class OptionParser(StrictParser, TrlParser):
+class StrictParser(_RaisesErrors, ArgumentParser):
+    """A parser whose errors are raised."""
+
+
+class OptionParser(_RaisesErrors, TrlParser):
     """The options of a command, from dataclasses."""
 
 

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.constants import REPOCARD_NAME
-from rich.console import Console
 
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
+from aag_hf.cli.output import plain_console
 from aag_hf.data.jsonl import write_whole
 from aag_hf.errors import InputError
-from aag_hf.evaluation.report import results_markdown
+from aag_hf.evaluation.report import read_results, results_markdown
 from aag_hf.hub import model_card, push_folder
 from aag_hf.hub.artefacts import describer_of
-from aag_hf.hub.cards import read_json, write_card
+from aag_hf.hub.cards import check_repository, read_json, write_card
 
 # Where a saved model, adapter or question encoder names the model that is loaded under it.
 BASES = (
@@ -57,6 +57,7 @@ class PublishOptions:
             raise InputError("name either model, the folder of a saved model, or data, a folder of records.")
         if self.data is not None and self.results is not None:
             raise InputError("results are a model's: leave them out, or name model instead of data.")
+        check_repository(self.repo_id)
 
 
 def publish(options: PublishOptions) -> Path:
@@ -97,7 +98,7 @@ def _write_model_card(folder: Path, options: PublishOptions) -> None:
     if options.results is not None:
         if not Path(options.results).is_file() or not options.dataset:
             raise InputError(f"results {options.results!r} needs an existing file, and dataset the name of its data.")
-        rows = json.loads(Path(options.results).read_text(encoding="utf-8"))
+        rows = read_results(Path(options.results))
     markdown = results_markdown(rows) if rows else ""
     written = write_card(
         model_card(folder, options.repo_id, rows=rows, results=markdown, dataset=options.dataset), folder
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     (options,) = parse_arguments("publish", (PublishOptions,), argv)
     card = publish(options)
     sent = f"uploaded to {options.repo_id}" if options.push else "nothing uploaded; add --push true to upload"
-    Console().print(f"{card}: ready; {sent}.", highlight=False)
+    plain_console().print(f"{card}: ready; {sent}.")
 
 
 if __name__ == "__main__":

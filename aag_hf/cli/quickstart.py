@@ -6,23 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from transformers import AutoTokenizer
-
 from aag_hf.awakening import AwakeningConfig, AwakeningModel, AwakeningPipeline
-from aag_hf.awakening.model import load_language_model, load_part
+from aag_hf.awakening.model import load_language_model, load_part, load_tokenizer
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.compress import compress
 from aag_hf.cli.generate import GenerateOptions, generate
 from aag_hf.cli.options import ModelOptions, device, use_threads
+from aag_hf.cli.output import plain_console
 from aag_hf.cli.retrieve import retrieve
 from aag_hf.cli.stage import is_finished, new_directory
 from aag_hf.cli.tiny import make_tiny_model
 from aag_hf.cli.train import TrainOptions, train
 from aag_hf.cli.train_generator import TrainGeneratorOptions, train_generator
 from aag_hf.data.countries import country_documents, load_countries
-from aag_hf.data.embedded import resolve_model
 from aag_hf.data.jsonl import write_rows
 from aag_hf.data.records import read_records, write_records
 from aag_hf.evaluation.contexts import context_report
@@ -32,7 +29,7 @@ from aag_hf.evaluation.report import plot_results, results_markdown, results_tab
 from aag_hf.hub import leave_data_card
 from aag_hf.trainers import ContextDistillationConfig, ContextGeneratorConfig
 
-console = Console()
+console = plain_console()
 # The generator and the readers learn from different countries: what the generator writes about its own is better than
 # what it writes about others, and the readers must meet what they will meet.
 SPLITS = ("generator", "train", "dev", "test")
@@ -162,7 +159,6 @@ class Quickstart:
             console.print(
                 f"  {split}: {report['tokens_before']:.0f} tokens → {report['tokens_after']:.0f}; the answer is in "
                 f"{report['answer_before']:.0%} before and {report['answer_after']:.0%} after",
-                highlight=False,
             )
 
     def train_generator(self) -> None:
@@ -195,7 +191,7 @@ class Quickstart:
                 )
             )
             report = context_report(records)
-            console.print(f"  {split}: the answer is in {report['answer_recall']:.0f} % of them", highlight=False)
+            console.print(f"  {split}: the answer is in {report['answer_recall']:.0f} % of them")
 
     def train_readers(self) -> None:
         self._say(5, "Teacher", "a reader with the real document in front of it; it teaches the others")
@@ -221,8 +217,8 @@ class Quickstart:
         title = f"{len(records)} questions about {len({r['entity'] for r in records})} unseen countries"
         plot_results(rows, self.directory / "results.png", title)
         (self.directory / "results.md").write_text(results_markdown(rows) + "\n", encoding="utf-8")
-        console.print(results_table(rows, title))
-        console.print(*READING, sep="\n\n", highlight=False)
+        console.print(results_table(rows, title), soft_wrap=False)
+        console.print(*READING, sep="\n\n", soft_wrap=False)
         self._compose(base, records)
         return rows
 
@@ -236,18 +232,18 @@ class Quickstart:
             with new_directory(target, settings) as directory:
                 model.save_pretrained(directory)
         result = AwakeningPipeline(AwakeningModel.from_pretrained(target, base_model=base))(records[0]["question"])
-        console.print(f"\n[bold]{result['question']}[/bold] {result['answer']}", highlight=False)
-        console.print(f'Ask your own: aag ask --model {target} --question "{records[-1]["question"]}"', highlight=False)
+        console.print(f"\n{result['question']} {result['answer']}")
+        console.print(f'Ask your own: aag ask --model {target} --question "{records[-1]["question"]}"')
 
     def _base_reader(self, base: Any) -> AwakeningModel:
         config = AwakeningConfig(base_model_name_or_path=self.base)
-        return AwakeningModel(config, base, AutoTokenizer.from_pretrained(resolve_model(self.base)))
+        return AwakeningModel(config, base, load_tokenizer(self.base))
 
     def _measure(
         self, name: str, model: AwakeningModel, records: list[dict[str, Any]], control: Control = "none"
     ) -> dict[str, Any]:
         result = evaluate_reader(model, records, control=control, batch_size=64, seed=self.options.seed)
-        console.print(f"  {name.strip()}: EM {result['exact_match']:.1f} %", highlight=False)
+        console.print(f"  {name.strip()}: EM {result['exact_match']:.1f} %")
         return {"name": name, "trained_parameters": getattr(model.config, "trained_parameters", None)} | result
 
     def _train_reader(self, reader: Reader, steps: int, data: str, teacher: str | None) -> None:
@@ -275,7 +271,7 @@ class Quickstart:
             ),
         )
         figures = AwakeningConfig.from_pretrained(target).training_figures
-        console.print(f"  {reader.name}: development loss {figures['eval_loss']:.2f}", highlight=False)
+        console.print(f"  {reader.name}: development loss {figures['eval_loss']:.2f}")
 
     def _model_options(self) -> dict[str, Any]:
         return {
@@ -331,7 +327,7 @@ class Quickstart:
         leave_data_card(path, rows, "aag quickstart", settings)
 
     def _say(self, number: int, stage: str, meaning: str) -> None:
-        console.print(f"\n[bold]{number}. {stage}[/bold]: {meaning}.", highlight=False)
+        console.print(f"\n{number}. {stage}: {meaning}.", style="bold")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE
+from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed, manifest
 from aag_hf.data.progress import resume_map
 from aag_hf.data.records import read_records
@@ -27,6 +26,9 @@ class RetrieveOptions:
     output: str = field(metadata={"help": "File to write (.jsonl or .jsonl.gz): the records with new ctxs."})
     split: str | None = field(default=None, metadata={"help": "Which split of the input."})
     top_k: int = field(default=5, metadata={"help": "Passages for each question."})
+    skip_bad: bool = field(
+        default=False, metadata={"help": "Leave out rows of the pool that cannot be used, and say how many."}
+    )
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
@@ -36,6 +38,7 @@ def retrieve(
     output: str | Path,
     split: str | None = None,
     top_k: int = 5,
+    skip_bad: bool = False,
     overwrite: bool = False,
 ) -> list[dict[str, Any]]:
     """Give each record of `input` its `top_k` best passages of the pool as `ctxs`, and write the records to `output`.
@@ -43,18 +46,18 @@ def retrieve(
     Raises:
         InputError: An input cannot be read, the pool is empty, `top_k` is below one, or `output` was made from others.
     """
-    records = read_records(input, split)
-    made_by = manifest("retrieve", {"split": split, "top_k": top_k}, input=input, pool=pool)
+    records = read_records(input, split, need_answers=False)
+    made_by = manifest("retrieve", {"split": split, "top_k": top_k, "skip_bad": skip_bad}, input=input, pool=pool)
     output = Path(output)
     with claimed(output, made_by, overwrite) as finished:
         if finished:
-            records = read_records(output)
+            records = read_records(output, need_answers=False)
         else:
-            retriever = Bm25Retriever(read_pool(pool))
+            retriever = Bm25Retriever(read_pool(pool, skip_bad))
 
             def search(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-                questions, answers = zip(*((record["question"], record["answers"]) for record in batch), strict=True)
-                found = retriever.search(questions, top_k, answers)
+                questions = [record["question"] for record in batch]
+                found = retriever.search(questions, top_k, [record.get("answers") for record in batch])
                 return [record | {"ctxs": ctxs} for record, ctxs in zip(batch, found, strict=True)]
 
             records = resume_map(records, search, output, made_by, batch_size=1024, description="Searching")
@@ -68,8 +71,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     (options,) = parse_arguments("retrieve", (RetrieveOptions,), argv)
     records = retrieve(**vars(options))
     depths = sorted({1, options.top_k})
-    recalls = ", ".join(f"recall@{k} [bold]{recall_at(records, k):.1%}[/bold]" for k in depths)
-    Console().print(f"{len(records)} questions: {recalls}; written to {options.output}", highlight=False)
+    shares = {k: recall_at(records, k) for k in depths}
+    recalls = ", ".join(f"recall@{k} {share:.1%}" for k, share in shares.items() if share is not None)
+    plain_console().print(
+        f"{len(records)} questions: {recalls or 'no answers to look for'}; written to {options.output}",
+    )
 
 
 if __name__ == "__main__":

@@ -9,16 +9,16 @@ from typing import Any, Literal
 
 from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
-from rich.console import Console
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, set_seed
+from transformers import PreTrainedModel, set_seed
 
 from aag_hf import HyperLoraConfig
 from aag_hf.awakening import AwakeningConfig, AwakeningModel, share_weights
-from aag_hf.awakening.model import is_encoder_decoder, load_language_model
+from aag_hf.awakening.model import is_encoder_decoder, load_language_model, load_tokenizer, saved_config
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE, AdapterOptions, ModelOptions, use_threads
+from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import new_directory
 from aag_hf.cli.training import (
     environment,
@@ -33,7 +33,6 @@ from aag_hf.cli.training import (
 )
 from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.data.contexts import READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource, context_of
-from aag_hf.data.embedded import resolve_model
 from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
 from aag_hf.evaluation import ReaderMetrics
@@ -143,7 +142,7 @@ def _train(options: TrainOptions, arguments: ContextDistillationConfig, output_d
     )
     trained = trained_parts(model.reader)
     if trainer.is_world_process_zero():
-        Console().print("Trained: " + ", ".join(f"{name} {count:,}" for name, count in trained.items()), soft_wrap=True)
+        plain_console().print("Trained: " + ", ".join(f"{name} {count:,}" for name, count in trained.items()))
     figures = run(trainer, arguments, made_by)
     weights = gathered_weights(trainer)
     if trainer.is_world_process_zero():
@@ -190,7 +189,7 @@ def load_teacher(options: TrainOptions, base: PreTrainedModel | None) -> Awakeni
     """
     path = options.teacher
     assert path is not None
-    config = AwakeningConfig.from_pretrained(path)
+    config = saved_config(path)
     shares_base = base is not None and (config.base_model_name_or_path, config.fid) == (
         options.model_name_or_path,
         options.fid,
@@ -252,7 +251,7 @@ def feature_contexts(records: Records, config: AwakeningConfig) -> list[str] | N
 
 
 def _untrained_model(options: TrainOptions, base: PreTrainedModel, train_records: Records) -> AwakeningModel:
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model(options.model_name_or_path))
+    tokenizer = load_tokenizer(options.model_name_or_path)
     config = AwakeningConfig(
         base_model_name_or_path=options.model_name_or_path,
         context=options.context,
@@ -302,11 +301,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     output_dir = train(options, arguments)
     if not PartialState().is_main_process:
         return
-    config = AwakeningConfig.from_pretrained(output_dir)
+    config = saved_config(output_dir)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in config.training_figures.items())
-    Console().print(
-        f"{output_dir}: {config.trained_parameters:,} trained parameters; {figures}", highlight=False, soft_wrap=True
-    )
+    plain_console().print(f"{output_dir}: {config.trained_parameters:,} trained parameters; {figures}")
 
 
 if __name__ == "__main__":

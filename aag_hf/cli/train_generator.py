@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Literal
 
 from peft import LoraConfig, get_peft_model
-from rich.console import Console
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 
-from aag_hf.awakening.model import is_encoder_decoder, load_language_model
+from aag_hf.awakening.model import is_encoder_decoder, load_language_model, load_tokenizer
 from aag_hf.awakening.saving import settle
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE, AdapterOptions, ModelOptions, use_threads
+from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import new_directory
 from aag_hf.cli.training import gathered_weights, manifest_of, run, training_output, whole_weights
 from aag_hf.collators import DataCollatorForContextGeneration
 from aag_hf.data.contexts import GENERATOR_PROMPT
-from aag_hf.data.embedded import resolve_model
 from aag_hf.data.folds import fold_of
 from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
@@ -73,7 +72,7 @@ def _train(
         records = [record for record in records if fold_of(record, options.folds) != options.fold]
     with whole_weights(arguments):
         model = load_language_model(options.model_name_or_path, **options.loading_arguments())
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model(options.model_name_or_path))
+    tokenizer = load_tokenizer(options.model_name_or_path)
     encoder_decoder = is_encoder_decoder(model)
     if options.method == "lora":
         task_type = "SEQ_2_SEQ_LM" if encoder_decoder else "CAUSAL_LM"
@@ -95,7 +94,7 @@ def _train(
             model.save_pretrained(directory, state_dict=weights)
             tokenizer.save_pretrained(directory)
         told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        Console().print(f"{output_dir}: {told}", highlight=False, soft_wrap=True)
+        plain_console().print(f"{output_dir}: {told}")
     trainer.accelerator.wait_for_everyone()
 
 

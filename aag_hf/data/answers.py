@@ -10,16 +10,32 @@ import regex
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _TOKEN = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
+# Letters, digits and signs of East Asian type, in one width: what Unicode calls their wide or narrow form.
+_WIDTHS = {
+    code: unicodedata.normalize("NFKC", chr(code))
+    for code in (0x3000, *range(0xFF01, 0xFFEF))
+    if unicodedata.decomposition(chr(code)).startswith(("<wide>", "<narrow>"))
+}
+
+
+def one_form(text: str) -> str:
+    """`text` as it is compared: composed or not, upper or lower case, full or half width are alike."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text.translate(_WIDTHS)).lower())
 
 
 def normalize_answer(text: str) -> str:
-    """SQuAD's normalisation: lower case, without ASCII punctuation and English articles, single spaces."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    """SQuAD's normalisation: one case, without ASCII punctuation and English articles, single spaces."""
+    return " ".join(_ARTICLES.sub(" ", one_form(text).translate(_PUNCTUATION)).split())
+
+
+def comparable(text: str) -> str:
+    """`text` normalised, or where nothing is left of it ("A", "!!!", "The The") as it stands, in one form."""
+    return normalize_answer(text) or " ".join(one_form(text).split())
 
 
 def tokenize(text: str) -> list[str]:
-    """DPR's tokens: runs of letters, digits and marks, or one other visible character; lower case."""
-    return [token.lower() for token in _TOKEN.findall(unicodedata.normalize("NFD", text))]
+    """DPR's tokens in one form: runs of letters, digits and marks, or one other visible character."""
+    return _TOKEN.findall(unicodedata.normalize("NFD", one_form(text)))
 
 
 def has_answer(text: str, answers: Sequence[str]) -> bool:

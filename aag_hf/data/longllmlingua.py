@@ -1,5 +1,6 @@
 """llmlingua 0.2.2 on current transformers: a loaded model in, tuples of keys and values between."""
 
+import sys
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import torch
 from llmlingua import PromptCompressor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from aag_hf.data.ranking import most_tokens
 
 
 class LongLLMLingua(PromptCompressor):
@@ -31,7 +34,7 @@ class LongLLMLingua(PromptCompressor):
         self.model = _TupleCacheModel(model)
         self.device = model.device
         self.context_idxs: list[list[int]] = []
-        self.max_position_embeddings = model.config.max_position_embeddings
+        self.max_position_embeddings = most_tokens(model) or sys.maxsize
         self.passage_losses: Sequence[float] = ()
 
     def compress_passages(

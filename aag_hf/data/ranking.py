@@ -1,6 +1,7 @@
 """LongLLMLingua's question-aware ranking of passages, many questions at a time."""
 
 from collections.abc import Iterator, Sequence
+from inspect import signature
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -21,7 +22,8 @@ def question_losses(
     """How unlikely each question is after its passage: the lower, the better the passage.
 
     The mean negative log-likelihood of the question's tokens, and those of LongLLMLingua's restriction, given the
-    passage. A passage that several questions share is read once a batch, and only questions get logits.
+    passage. A passage that several questions share is read once per batch, and only questions get logits, where the
+    model's attention allows it.
 
     Args:
         model: A causal language model.
@@ -29,19 +31,36 @@ def question_losses(
         pairs: Passage and question.
         batch_tokens: Tokens scored at once, padding included.
     """
-    rows = [_encode(tokenizer, model.config.max_position_embeddings, *pair) for pair in pairs]
+    max_length = most_tokens(model)
+    rows = [_encode(tokenizer, max_length, *pair) for pair in pairs]
+    score = _score if _attends_everywhere(model) else _score_whole
     losses = [0.0] * len(rows)
     for batch in _batches(rows, batch_tokens):
-        for place, loss in zip(batch, _score(model, [rows[place] for place in batch]), strict=True):
+        for place, loss in zip(batch, score(model, [rows[place] for place in batch]), strict=True):
             losses[place] = loss
     return losses
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, max_length: int, passage: str, question: str) -> Row:
+def most_tokens(model: PreTrainedModel) -> int | None:
+    """How many tokens a model reads at most; ``None`` where its configuration sets no limit."""
+    config = model.config.get_text_config()
+    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
+    return next((limit for limit in limits if limit), None)
+
+
+def _attends_everywhere(model: PreTrainedModel) -> bool:
+    """Whether questions can go on from a padded passage: each layer attends to all before, by positions it is told."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or []
+    windowed = getattr(config, "sliding_window", None) or any(kind != "full_attention" for kind in kinds)
+    return not windowed and "position_ids" in signature(model.forward).parameters
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, max_length: int | None, passage: str, question: str) -> Row:
     """The passage without its last token, and from that token on the question: the last one predicts the first."""
     ids = tokenizer(passage + question + RESTRICTION)["input_ids"]
     given = max(len(tokenizer(passage)["input_ids"]), 1)
-    cut = max(len(ids) - max_length, 0)
+    cut = 0 if max_length is None else max(len(ids) - max_length, 0)
     return tuple(ids[cut : max(given - 1, cut)]), tuple(ids[max(given - 1, cut) :])
 
 
@@ -83,6 +102,18 @@ def _score(model: PreTrainedModel, rows: list[Row]) -> list[float]:
     wanted = question_mask[:, 1:].bool()
     losses = cross_entropy(logits[wanted].float(), question_ids[:, 1:][wanted], reduction="none")
     return torch.stack([part.mean() for part in losses.split(wanted.sum(1).tolist())]).tolist()
+
+
+@torch.inference_mode()
+def _score_whole(model: PreTrainedModel, rows: list[Row]) -> list[float]:
+    """The same for models of any kind: each passage is read with its question, padded where no token sees it."""
+    ids, mask = _pad([(*passage, *question) for passage, question in rows], model.device)
+    logits = model(input_ids=ids, attention_mask=mask).logits
+    losses = []
+    for row, (passage, question) in enumerate(rows):
+        start, end = len(passage), len(passage) + len(question) - 1
+        losses.append(cross_entropy(logits[row, start:end].float(), ids[row, start + 1 : end + 1]))
+    return torch.stack(losses).tolist()
 
 
 def _pad(rows: Sequence[tuple[int, ...]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

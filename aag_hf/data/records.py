@@ -4,6 +4,8 @@ A record has `id`, `question` and `answers`, and may have `target`, `ctxs`, `com
 and `features`. Other columns pass through untouched.
 """
 
+import itertools
+import logging
 import math
 import os
 import sys
@@ -19,10 +21,18 @@ from aag_hf.manifest import MANIFEST
 if TYPE_CHECKING:
     from datasets import Dataset
 
+logger = logging.getLogger(__name__)
+
 _OPTIONAL_TEXTS = ("compressed_context", "generated_context")
 
 
-def read_records(source: "str | os.PathLike[str] | Dataset", split: str | None = None) -> list[dict[str, Any]]:
+def read_records(
+    source: "str | os.PathLike[str] | Dataset",
+    split: str | None = None,
+    *,
+    need_answers: bool = True,
+    skip_bad: bool = False,
+) -> list[dict[str, Any]]:
     """Read records and check them.
 
     Args:
@@ -30,25 +40,44 @@ def read_records(source: "str | os.PathLike[str] | Dataset", split: str | None =
             or that ``Dataset.save_to_disk`` wrote; a `datasets.Dataset`; or the id of a data set on the Hub. DPR, FiD,
             NQ-open and WebQuestions rows are understood. Rows without an id get one from source and position.
         split: Which split of a folder or a data set on the Hub.
+        need_answers: Refuse questions without answers.
+        skip_bad: Leave out rows that break the contract, and say how many, instead of refusing them.
+
+    A blank passage among others is left out; a warning says how many.
 
     Raises:
         InputError: The source cannot be read, is empty, or a record breaks the contract; the message names the place.
     """
+    skipped: list[InputError] | None = [] if skip_bad else None
     if isinstance(source, (str, os.PathLike)):
-        name, rows = _open_source(str(source), split)
+        name, rows = _open_source(str(source), split, skipped)
     elif hasattr(source, "column_names") and not isinstance(source, dict):
         name, rows = "dataset", _dataset_rows(source, "data set")
     else:
         raise InputError(f"source is a {type(source).__name__}: expected a path, a Hub id or a datasets.Dataset.")
     records = []
     seen: dict[str, str] = {}
+    blank = 0
     for position, (where, row) in enumerate(rows):
-        if not isinstance(row, dict):
-            raise InputError(f"{where}: expected a JSON object, found a JSON {type(row).__name__}.")
-        record = to_record(row, f"{name}-{position}")
-        check_record(record, where)
-        _check_new(record["id"], where, seen)
-        records.append(record)
+        try:
+            if not isinstance(row, dict):
+                raise InputError(f"{where}: expected a JSON object, found a JSON {type(row).__name__}.")
+            record = to_record(row, f"{name}-{position}")
+            blank += drop_blank_passages(record)
+            check_record(record, where, need_answers)
+            _check_new(record["id"], where, seen)
+        except InputError as error:
+            if skipped is None:
+                raise
+            skipped.append(error)
+        else:
+            if not record.get("answers"):
+                record.pop("answers", None)
+            records.append(record)
+    if blank:
+        logger.warning("%s: %d blank passages left out.", name, blank)
+    if skipped:
+        logger.warning("%s: %d bad rows left out, the first: %s", name, len(skipped), skipped[0])
     if not records:
         raise InputError(f"{source}: holds no records: expected one JSON object for each question.")
     return records
@@ -62,17 +91,29 @@ def write_records(records: Sequence[dict[str, Any]], path: str | os.PathLike[str
     """
     seen: dict[str, str] = {}
     for number, record in enumerate(records, start=1):
-        check_record(record, f"record {number} for {path}")
+        check_record(record, f"record {number} for {path}", need_answers=False)
         _check_new(record["id"], f"record {number} for {path}", seen)
     write_rows(records, path)
 
 
-def check_record(record: dict[str, Any], where: str) -> None:
+def drop_blank_passages(record: dict[str, Any]) -> int:
+    """Leave out the passages of `record` without text, if there are others; returns how many there were."""
+    ctxs = record.get("ctxs")
+    if not isinstance(ctxs, list):
+        return 0
+    good = [passage for passage in ctxs if not (isinstance(passage, dict) and is_blank(passage.get("text")))]
+    if good:
+        record["ctxs"] = good
+    return len(ctxs) - len(good) if good else 0
+
+
+def check_record(record: dict[str, Any], where: str, need_answers: bool = True) -> None:
     """Refuse a record that breaks the contract.
 
     Args:
         record: The record.
         where: Its place, which begins the message, such as "train.jsonl, line 3".
+        need_answers: Refuse one without answers.
 
     Raises:
         InputError: Names the place, the field, what was expected and what was found.
@@ -81,7 +122,8 @@ def check_record(record: dict[str, Any], where: str) -> None:
         _require(_is_text(record.get(field)), where, record, field, "a string that is not blank")
     answers = record.get("answers")
     listed = isinstance(answers, list) and bool(answers) and all(map(_is_text, answers))
-    _require(listed, where, record, "answers", "a list of one or more strings that are not blank")
+    unanswered = not need_answers and answers in (None, [])
+    _require(listed or unanswered, where, record, "answers", "a list of one or more strings that are not blank")
     if "target" in record:
         _require(_is_text(record["target"]), where, record, "target", "a string that is not blank")
     for field in _OPTIONAL_TEXTS:
@@ -120,7 +162,8 @@ def _require(holds: bool, where: str, row: dict[str, Any], field: str, expected:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    # Of an integer with thousands of digits there is no text.
+    text = f"a number of {value.bit_length()} bits" if isinstance(value, int) and abs(value) > 10**60 else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -128,11 +171,15 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+def is_blank(value: Any) -> bool:
+    """Whether it is a string without anything to see."""
+    return isinstance(value, str) and not value.strip()
+
+
 def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    # Integers have no bounds in JSON; those that no float holds are no numbers to compute with.
-    return math.isfinite(value) if isinstance(value, float) else abs(value) <= sys.float_info.max
+    # An integer may be longer than any float; compared with NaN everything is false.
+    largest = sys.float_info.max
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -largest <= value <= largest
 
 
 def _check_new(identifier: str, where: str, seen: dict[str, str]) -> None:
@@ -143,30 +190,39 @@ def _check_new(identifier: str, where: str, seen: dict[str, str]) -> None:
     seen[identifier] = where
 
 
-def _open_source(source: str, split: str | None) -> tuple[str, Iterable[tuple[str, Any]]]:
+def _open_source(
+    source: str, split: str | None, skipped: list[InputError] | None
+) -> tuple[str, Iterable[tuple[str, Any]]]:
     path = Path(source)
     if path.is_dir():
-        return _open_folder(path, split)
+        return _open_folder(path, split, skipped)
     if path.is_file() or source.endswith(SUFFIXES):
         if split is not None:
             raise InputError(f"{source}: split {split!r} asked of a single file: leave split out or give the folder.")
-        return file_stem(path), read_rows(path)
+        return file_stem(path), read_rows(path, skipped)
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise InputError(f"{source}: no such file or folder.")
     return _open_hub(source, split)
 
 
-def _open_folder(folder: Path, split: str | None) -> tuple[str, Iterable[tuple[str, Any]]]:
+def _open_folder(
+    folder: Path, split: str | None, skipped: list[InputError] | None
+) -> tuple[str, Iterable[tuple[str, Any]]]:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         from datasets import load_from_disk
 
-        return _pick_split(load_from_disk(str(folder)), folder.name, str(folder), split)
+        try:
+            loaded = load_from_disk(str(folder))
+        except Exception as error:
+            # Of a damaged folder, whatever its reader stumbles over.
+            raise InputError(f"{folder}: not a whole data set saved to disk ({error!r}): save it again.") from None
+        return _pick_split(loaded, folder.name, str(folder), split)
     names = (file for file in sorted(folder.iterdir()) if file.name.endswith(SUFFIXES))
     files = {file_stem(file): file for file in names if not file.name.endswith(MANIFEST)}
     if split not in files:
         known = ", ".join(files) or "none"
         raise InputError(f"{folder}: no file for split {split!r}: expected one of its splits ({known}).")
-    return split, read_rows(files[split])
+    return split, read_rows(files[split], skipped)
 
 
 def _open_hub(name: str, split: str | None) -> tuple[str, Iterable[tuple[str, Any]]]:
@@ -194,4 +250,21 @@ def _pick_split(loaded: Any, stem: str, where: str, split: str | None) -> tuple[
 
 
 def _dataset_rows(dataset: Any, where: str) -> Iterable[tuple[str, Any]]:
-    return ((f"{where}, row {number}", row) for number, row in enumerate(dataset, start=1))
+    rows = iter(dataset)
+    for number in itertools.count(1):
+        try:
+            row = next(rows, None)
+        except Exception as error:
+            raise InputError(f"{where}, row {number}: cannot be read: {error!r}: make the data set again.") from None
+        if row is None:
+            return
+        yield f"{where}, row {number}", _without_nan(row)
+
+
+def _without_nan(value: Any) -> Any:
+    """`value` with null for NaN and infinity, as rows of files have it."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return list(map(_without_nan, value))
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,13 +1,17 @@
 """BM25 over a pool of passages."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from aag_hf.data.answers import has_answer
+from aag_hf.data.answers import has_answer, one_form
+from aag_hf.data.formats import passages_of
 from aag_hf.data.jsonl import read_rows
-from aag_hf.data.records import check_passage
+from aag_hf.data.records import check_passage, is_blank
 from aag_hf.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 Passage = dict[str, Any]
 
@@ -17,23 +21,51 @@ def pool_from_records(records: Iterable[dict[str, Any]]) -> list[Passage]:
     return _each_once(passage for record in records for passage in record.get("ctxs", []))
 
 
-def read_pool(paths: Sequence[str | Path]) -> list[Passage]:
-    """The passages of files, each once: rows ``{title, text}``, or records with `ctxs`.
+def read_pool(paths: Sequence[str | Path], skip_bad: bool = False) -> list[Passage]:
+    """The passages of files, each once: rows ``{title, text}``, records with `ctxs`, or what `passages_of` understands.
+
+    Rows with a title alone are found by it and read as it; blank ones are left out. Warnings say how many.
+
+    Args:
+        paths: The files.
+        skip_bad: Leave out malformed rows too, and say how many, instead of refusing them.
 
     Raises:
-        InputError: A file cannot be read, a passage is blank or malformed, or there is none.
+        InputError: A file cannot be read, a passage is malformed, or there is none.
     """
     passages = []
+    blank, titles = 0, 0
+    skipped: list[InputError] | None = [] if skip_bad else None
     for path in paths:
-        for where, row in read_rows(Path(path)):
-            listed = isinstance(row, dict) and isinstance(row.get("ctxs"), list)
-            for passage in row["ctxs"] if listed else [row]:
-                passage = {"title": "", **passage} if isinstance(passage, dict) else passage
-                check_passage(passage, where)
-                passages.append(passage)
+        for where, row in read_rows(Path(path), skipped):
+            for passage in passages_of(row):
+                title, text = _title_and_text(passage)
+                if is_blank(text) and is_blank(title):
+                    blank += 1
+                    continue
+                if is_blank(text) and isinstance(title, str):
+                    titles += 1
+                    passage = passage | {"text": title}
+                try:
+                    check_passage(passage, where)
+                except InputError as error:
+                    if skipped is None:
+                        raise
+                    skipped.append(error)
+                else:
+                    passages.append(passage)
+    files = ", ".join(map(str, paths))
+    if blank or titles:
+        logger.warning("%s: %d blank passages left out, %d with a title alone.", files, blank, titles)
+    if skipped:
+        logger.warning("%s: %d bad rows left out, the first: %s", files, len(skipped), skipped[0])
     if not passages:
-        raise InputError(f"{', '.join(map(str, paths))}: no passages: expected rows with title and text, or with ctxs.")
+        raise InputError(f"{files}: no passages: expected rows with title and text, or with ctxs.")
     return _each_once(passages)
+
+
+def _title_and_text(passage: Any) -> tuple[Any, Any]:
+    return (passage.get("title", ""), passage.get("text")) if isinstance(passage, dict) else (None, None)
 
 
 class Bm25Retriever:
@@ -57,15 +89,15 @@ class Bm25Retriever:
         self._index.index(self._tokens([f"{p['title']} {p['text']}" for p in self.passages]), show_progress=False)
 
     def search(
-        self, questions: Sequence[str], top_k: int, answers: Sequence[Sequence[str]] | None = None
+        self, questions: Sequence[str], top_k: int, answers: Sequence[Sequence[str] | None] | None = None
     ) -> list[list[Passage]]:
         """The best passages of each question, best first, as ``{title, text, score}``.
 
         Args:
             questions: What to search for.
             top_k: Passages a question; all of them where the pool is smaller.
-            answers: The acceptable answers of each question. They mark each passage found with `has_answer` and have
-                no part in the ranking.
+            answers: The acceptable answers of each question, if it has any. They mark each passage found with
+                `has_answer` and have no part in the ranking.
 
         Raises:
             InputError: `top_k` is below one, or `answers` has another length than `questions`.
@@ -84,16 +116,25 @@ class Bm25Retriever:
         ]
         for ctxs, accepted in zip(found, answers or []):
             for passage in ctxs:
-                passage["has_answer"] = has_answer(passage["text"], accepted)
+                if accepted:
+                    passage["has_answer"] = has_answer(passage["text"], accepted)
         return found
 
     def _tokens(self, texts: Sequence[str]) -> Any:
-        return self._tokenize(list(texts), stopwords="en", show_progress=False)
+        # One letter or digit is a word too: the C of "vitamin C".
+        return self._tokenize(
+            [one_form(text) for text in texts],
+            lower=False,
+            token_pattern=r"(?u)\b\w+\b",
+            stopwords="en",
+            show_progress=False,
+        )
 
 
-def recall_at(records: Sequence[dict[str, Any]], k: int) -> float:
-    """The share of records with an answer in their first `k` passages."""
-    return sum(any(passage["has_answer"] for passage in record["ctxs"][:k]) for record in records) / len(records)
+def recall_at(records: Sequence[dict[str, Any]], k: int) -> float | None:
+    """The share of records with an answer in their first `k` passages; ``None`` where no record has answers."""
+    marked = [[passage["has_answer"] for passage in r["ctxs"][:k]] for r in records if "has_answer" in r["ctxs"][0]]
+    return sum(map(any, marked)) / len(marked) if marked else None
 
 
 def _each_once(passages: Iterable[Passage]) -> list[Passage]:

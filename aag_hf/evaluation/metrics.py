@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from aag_hf.data.answers import has_answer, normalize_answer
+from aag_hf.data.answers import comparable, has_answer, normalize_answer
 from aag_hf.errors import InputError
 
 __all__ = ["exact_match", "f1_score", "best_subspan_em", "has_answer"]
@@ -12,36 +12,45 @@ __all__ = ["exact_match", "f1_score", "best_subspan_em", "has_answer"]
 def exact_match(prediction: str, answers: Sequence[str]) -> bool:
     """Whether the prediction equals an answer after normalisation.
 
+    What normalises to nothing ("A", "!!!") equals only itself; silence equals no answer.
+
     Raises:
         InputError: `answers` is empty or a single string.
     """
     _check(answers)
-    return normalize_answer(prediction) in map(normalize_answer, answers)
+    said = comparable(prediction)
+    return bool(said) and said in map(comparable, answers)
 
 
 def f1_score(prediction: str, answers: Sequence[str]) -> float:
     """The best F1 between the words of the prediction and of an answer, after normalisation (SQuAD v1.1).
 
+    It is 1 wherever the exact match is true.
+
     Raises:
         InputError: `answers` is empty or a single string.
     """
     _check(answers)
-    return max(_f1(normalize_answer(prediction).split(), normalize_answer(answer).split()) for answer in answers)
+    said = comparable(prediction).split()
+    return max(_f1(said, comparable(answer).split()) for answer in answers)
 
 
 def best_subspan_em(prediction: str, answers: Sequence[str]) -> bool:
     """Whether an answer stands somewhere in the prediction, after normalisation.
 
-    An answer that normalises to nothing ("the", "...") stands in every text; it counts only where the prediction
-    normalises to nothing too.
+    An answer that normalises to nothing ("A", "!!!") is looked for before normalisation, as whole tokens.
 
     Raises:
         InputError: `answers` is empty or a single string.
     """
     _check(answers)
     said = normalize_answer(prediction)
-    normalized = map(normalize_answer, answers)
-    return any(answer in said if answer else not said for answer in normalized)
+    normalized = ((answer, normalize_answer(answer)) for answer in answers)
+    return any(short in said if short else _stands_in(answer, prediction) for answer, short in normalized)
+
+
+def _stands_in(answer: str, text: str) -> bool:
+    return bool(answer.strip()) and has_answer(text, [answer])
 
 
 def _f1(predicted: list[str], expected: list[str]) -> float:

@@ -1,6 +1,7 @@
 """Results as a table, a plot and the figures of a model card."""
 
 import json
+import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -8,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from aag_hf.data.jsonl import write_whole
+from aag_hf.errors import InputError
+from aag_hf.evaluation.scores import METRICS
+from aag_hf.markdown import in_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,15 +31,16 @@ def results_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     The columns are exact match with its standard error, F1, best sub-span EM, trained parameters, and prompt tokens and
     milliseconds a question.
     """
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("reader")
     for heading in ("EM %", "F1 %", "span %", "trained", "tokens", "ms"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         trained = row.get("trained_parameters")
         table.add_row(
-            row["name"],
-            f"[bold]{row['exact_match']:.1f}[/bold]{_plus_minus(row)}",
+            # Names are data: a rich table would read brackets in them as markup.
+            Text(row["name"]),
+            Text.assemble((f"{row['exact_match']:.1f}", "bold"), _plus_minus(row)),
             f"{row['f1']:.1f}",
             f"{row['best_subspan_em']:.1f}",
             "–" if trained is None else f"{trained / 1e6:.1f} M",
@@ -48,7 +54,7 @@ def results_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table's scores in Markdown, for READMEs and model cards."""
     lines = ["| reader | EM % | F1 % | sub-span EM % |", "|---|---|---|---|"]
     lines += [
-        f"| {row['name']} | {row['exact_match']:.1f}{_plus_minus(row)} | {row['f1']:.1f} "
+        f"| {in_text(row['name'])} | {row['exact_match']:.1f}{_plus_minus(row)} | {row['f1']:.1f} "
         f"| {row['best_subspan_em']:.1f} |"
         for row in rows
     ]
@@ -97,6 +103,32 @@ def write_json(value: Any, path: Path) -> None:
         ValueError: A number is not finite: JSON has no name for it.
     """
     write_whole((json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(), path)
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """Rows that `write_json` wrote.
+
+    Raises:
+        InputError: It is no file of results.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        rows = None
+    if not (isinstance(rows, list) and rows and all(map(_is_result, rows))):
+        raise InputError(
+            f"{path}: expected the results.json of `aag evaluate`: a list of rows with a name and numbers for "
+            "exact_match, exact_match_stderr, f1 and best_subspan_em."
+        )
+    return rows
+
+
+def _is_result(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("name"), str):
+        return False
+    stderr = row.get("exact_match_stderr", "")
+    numbers: list[Any] = [row.get(metric) for metric in METRICS] + ([] if stderr is None else [stderr])
+    return all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
 
 
 def _plus_minus(row: dict[str, Any]) -> str:

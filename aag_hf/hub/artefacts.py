@@ -9,6 +9,7 @@ from typing import Any
 from safetensors import safe_open
 
 from aag_hf.hub.cards import hub_name, read_json, table_cell, without_folder
+from aag_hf.markdown import in_code, in_text
 
 AAG = "[Liao et al., COLING 2025](https://arxiv.org/abs/2403.15268)"
 PACKAGE = "[aag-hf](https://pypi.org/project/aag-hf)"
@@ -49,15 +50,15 @@ def _composed(folder: Path, repository: str) -> About:
     has_adapter = (folder / "reader" / "adapter_config.json").is_file()
     parts = ["a context generator writes it a short document"] if has_generator else []
     parts += ["a hypernetwork makes it a LoRA adapter of its own"] if has_encoder else []
-    context, base = config["context"], config["base_model_name_or_path"]
+    context, base = in_text(config["context"]), config["base_model_name_or_path"]
     answers_alone = context == "none" or has_generator
     made = f" For each question, {' and '.join(parts)}." if parts else ""
     made += " It looks nothing up." if answers_alone else ""
     training = f"""\
-Base model: {_named(base)}. Trained parameters of the reader: {config.get("trained_parameters", "unknown")}.
+Base model: {_named(base)}. Trained parameters of the reader: {in_text(config.get("trained_parameters", "unknown"))}.
 The reader reads the question and, beside it: {"nothing" if context == "none" else f"{context} context"}."""
     if "training_environment" in config:
-        environment = ", ".join(map(" ".join, config["training_environment"].items()))
+        environment = in_text(", ".join(f"{name} {value}" for name, value in config["training_environment"].items()))
         training += f"\n\nTrained in {config['training_figures']['train_seconds']:.0f} seconds on {environment}."
     return About(
         summary=f"Answers questions with {PACKAGE}: Awakening Augmented Generation ({AAG}).{made}",
@@ -72,7 +73,7 @@ The reader reads the question and, beside it: {"nothing" if context == "none" el
             "pipeline_tag": "question-answering",
             "tags": ["aag", *(["hyperlora"] if has_encoder else []), "distillation"],
         },
-        recipe={name: table_cell(value) for name, value in sorted(config.get("training_recipe", {}).items())},
+        recipe={in_code(name): table_cell(value) for name, value in sorted(config.get("training_recipe", {}).items())},
     )
 
 
@@ -104,19 +105,20 @@ def _adapter(folder: Path, repository: str) -> About:
     shared = ", beside a pair of matrices that all questions share" if config["static"] else ""
     return About(
         summary=f"""\
-A HyperLoRA adapter: a hypernetwork that turns a question's features, {size} numbers, into a LoRA adapter made for that
-one question{shared} ({AAG}). It needs {PACKAGE}, whose import makes it known to PEFT.""",
+A HyperLoRA adapter: a hypernetwork that turns a question's features, {size:d} numbers, into a LoRA adapter made for
+that one question{shared} ({AAG}). It needs {PACKAGE}, whose import makes it known to PEFT.""",
         usage=f"""\
 import torch
 import aag_hf
 from peft import {auto_class}
 
 model = {auto_class}.from_pretrained("{repository}")
-model.generate(input_ids=torch.tensor([[5, 9]]), features=torch.ones(1, {size}), max_new_tokens=4)""",
+model.generate(input_ids=torch.tensor([[5, 9]]), features=torch.ones(1, {size:d}), max_new_tokens=4)""",
         training=f"""\
-Base model: {_named(base)}. Rank {config["r"]}, alpha {config["lora_alpha"]:g}, hypernetwork `{config["hypernetwork"]}`
-of width {config["hidden_dim"]}, {_count_parameters(folder):,} parameters in all, on the layers `{targets}`.
-Saved with PEFT {config.get("peft_version", "unknown")}.""",
+Base model: {_named(base)}. Rank {config["r"]:d}, alpha {config["lora_alpha"]:g}, hypernetwork
+`{in_code(config["hypernetwork"])}` of width {config["hidden_dim"]:d}, {_count_parameters(folder):,}
+parameters in all, on the layers `{in_code(targets)}`.
+Saved with PEFT {in_text(config.get("peft_version", "unknown"))}.""",
         limits="""\
 Features must come from the question encoder it was trained with. An adapter belongs to one question and is not merged
 for all; `aag_hf.to_lora` exports one as plain LoRA. Whether it uses its question shows only beside its controls: the
@@ -140,8 +142,8 @@ A Fusion-in-Decoder T5 ([Izacard & Grave, EACL 2021](https://arxiv.org/abs/2007.
 beside a question, each on its own, and writes the answer from all of them. It needs {PACKAGE}.""",
         usage=_fid_usage(repository, (folder / "tokenizer_config.json").is_file()),
         training=f"""\
-T5 with {config["num_layers"]} + {config["num_decoder_layers"]} layers of width {config["d_model"]}.
-Saved with transformers {config["transformers_version"]}.""",
+T5 with {config["num_layers"]:d} + {config["num_decoder_layers"]:d} layers of width {config["d_model"]:d}.
+Saved with transformers {in_text(config["transformers_version"])}.""",
         limits="It looks nothing up: passages come with the question, and an answer is no better than they are. Memory "
         "grows with their number.",
         metadata={
@@ -175,20 +177,20 @@ print(model.generate(input_ids=ids))"""
 def _encoder(folder: Path, repository: str) -> About:
     config = read_json(folder / "config.json")
     base, size, layer = config["backbone_name_or_path"], config["feature_dim"], config["layer"]
-    place = f"after {layer:.0%} of its depth" if isinstance(layer, float) else f"of layer {layer}"
+    place = f"after {layer:.0%} of its depth" if isinstance(layer, float) else f"of layer {layer:d}"
     return About(
         summary=f"""\
-A question encoder of {PACKAGE}: the features, {size} numbers of norm 1, from which HyperLoRA makes a question's adapter
-({AAG}, section 3.2).""",
+A question encoder of {PACKAGE}: the features, {size:d} numbers of norm 1, from which HyperLoRA makes a question's
+adapter ({AAG}, section 3.2).""",
         usage=f"""\
 from aag_hf import QuestionEncoder
 
 encoder = QuestionEncoder.from_pretrained("{repository}")
-print(encoder.encode(["What is the capital of Fiji?"]))  # (1, {size})""",
+print(encoder.encode(["What is the capital of Fiji?"]))  # (1, {size:d})""",
         training=f"""\
 Hidden states of {_named(base)} {place}, averaged over a question's tokens and whitened with the mean and covariance of
 the training {"tokens" if config["statistics"] == "token" else "questions"}. Only these statistics are stored here; the
-language model is loaded by its name. Saved with transformers {config["transformers_version"]}.""",
+language model is loaded by its name. Saved with transformers {in_text(config["transformers_version"])}.""",
         limits="The statistics belong to that language model and to questions like those they were taken from.",
         metadata={
             "library_name": "aag-hf",
@@ -201,7 +203,7 @@ language model is loaded by its name. Saved with transformers {config["transform
 
 
 def _named(base: str | None) -> str:
-    return "unknown" if base is None else f"`{hub_name(base) or without_folder(base)}`"
+    return "unknown" if base is None else f"`{in_code(hub_name(base) or without_folder(base))}`"
 
 
 def _count_parameters(folder: Path) -> int:

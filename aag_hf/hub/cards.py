@@ -13,6 +13,8 @@ from yaml import YAMLError
 
 from aag_hf.data.embedded import EMBEDDED_ON_HUB, is_embedded
 from aag_hf.data.jsonl import write_whole
+from aag_hf.errors import InputError
+from aag_hf.markdown import in_code
 
 NAMELESS = "owner/name"
 OURS = "<!-- aag-hf writes this card anew when its folder changes: delete this line to keep your own changes. -->"
@@ -45,8 +47,32 @@ def write_card(card: RepoCard, folder: Path) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a saved configuration says; nothing where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """What a saved configuration says; nothing where there is none.
+
+    Raises:
+        InputError: It is no JSON object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: damaged: expected a JSON object: save it again.")
+    return config
+
+
+def check_repository(repo_id: str) -> None:
+    """Refuse what the Hub does not take as a repository's name.
+
+    Raises:
+        InputError: It is none.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        raise InputError(f"repo_id is {repo_id!r}: expected the name of a repository, owner/name.") from None
 
 
 def hub_name(name_or_path: str | None) -> str | None:
@@ -75,5 +101,5 @@ def without_folder(value: Any) -> Any:
 
 
 def table_cell(value: Any) -> str:
-    """A setting as one cell of a Markdown table."""
-    return str(without_folder(value)).replace("\n", "\\n").replace("|", "\\|")
+    """A setting, between backticks, as one cell of a Markdown table."""
+    return in_code(without_folder(value))

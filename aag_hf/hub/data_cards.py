@@ -10,6 +10,7 @@ from huggingface_hub.constants import REPOCARD_NAME
 
 from aag_hf.data.jsonl import SUFFIXES, file_stem
 from aag_hf.hub.cards import NAMELESS, OURS, replaceable_metadata, table_cell, without_folder, write_card
+from aag_hf.markdown import in_code
 
 # The card remembers here what it said of each file, so that no file is read again when another joins it.
 FILES = "aag_files"
@@ -116,9 +117,9 @@ def _data_card(files: dict[str, dict[str, Any]], metadata: dict[str, Any]) -> Da
         template_str=TEMPLATE,
         title=NAMELESS,
         rows=f"{rows:,}",
-        files={name: file | {"cell": _settings_cell(file["settings"])} for name, file in files.items()},
+        files={in_code(name): file | {"cell": _settings_cell(file["settings"])} for name, file in files.items()},
         configs=[(name, ", ".join(splits[file] for file in members)) for name, members in groups.items()],
-        fields={name: FIELDS.get(name, "as in the source") for name in present},
+        fields={in_code(name): FIELDS.get(name, "as in the source") for name in present},
         machine_written="generated_context" in present,
         ours=OURS,
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from aag_hf.errors import InputError
 from aag_hf.hub.artefacts import describer_of
 from aag_hf.hub.cards import NAMELESS, OURS, hub_name, read_json, replaceable_metadata, write_card
 
@@ -85,13 +86,16 @@ def model_card(
         dataset: Name of the data set they were measured on.
 
     Raises:
-        ValueError: The folder holds none of these.
+        ValueError: The folder holds none of these, or what it holds is damaged.
     """
     folder = Path(folder)
     describe = describer_of(folder)
     if describe is None:
         raise ValueError(f"{folder}: holds no HyperLoRA adapter, FiD model, question encoder or composed model.")
-    about = describe(folder, repository)
+    try:
+        about = describe(folder, repository)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder}: its configuration is damaged ({error!r}): save it again.") from error
     # What somebody adds to the metadata, such as a licence, stays; a base that the folder does not tell, too.
     before = {name: value for name, value in (replaceable_metadata(folder) or {}).items() if name not in OUR_METADATA}
     known = before.get("base_model")
@@ -111,7 +115,8 @@ def model_card(
         for name, label in METRICS.items()
         if rows
     ]
-    auto_map = read_json(folder / "config.json").get("auto_map", {})
+    auto_map = read_json(folder / "config.json").get("auto_map")
+    auto_map = auto_map if isinstance(auto_map, dict) else {}
     metadata["tags"] = ["aag-hf", *metadata["tags"], *(["custom_code"] if auto_map else [])]
     data = ModelCardData(
         **metadata,
@@ -126,6 +131,6 @@ def model_card(
         repository=repository,
         about=about,
         results=results,
-        auto_class=next((name for name in auto_map if name != "AutoConfig"), None),
+        auto_class=next((name for name in auto_map if name != "AutoConfig" and name.isidentifier()), None),
         ours=OURS,
     )

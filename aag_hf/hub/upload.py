@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, RepoCard
 from huggingface_hub.constants import REPOCARD_NAME
 from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundError
 
-from aag_hf.hub.cards import NAMELESS, OURS
+from aag_hf.hub.cards import NAMELESS, OURS, check_repository
 
 # The title of the template that PEFT and transformers upload with nothing of anybody's in it.
 UNFILLED = "# Model Card for Model ID"
@@ -68,8 +68,10 @@ def push_folder(
         The commit's address.
 
     Raises:
+        InputError: `repo_id` is no repository's name.
         ValueError: The Hub finds the card's metadata invalid; nothing is uploaded then.
     """
+    check_repository(repo_id)
     folder = Path(folder)
     api = HfApi(token=token)
     ignored = list(OF_THIS_MACHINE)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -106,6 +107,18 @@ class HyperNetwork(nn.Module):
         if kind in self.static_a:
             pairs.append((self.static_a[kind](positions).unsqueeze(1), self.static_b[kind](positions).unsqueeze(1)))
         return [(a.unflatten(-1, (-1, self.r)), b.unflatten(-1, (self.r, -1))) for a, b in pairs]
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, strict: bool, *lists: list[str]
+    ) -> None:
+        # PEFT loads with strict=False, under which a missing tensor would silently stay random.
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
+        own = [prefix + name for name, _ in self.named_parameters()]
+        if any(name in state_dict for name in own):
+            errors = lists[-1]
+            errors += [f"{name} is missing." for name in own if name not in state_dict]
+            found = {name: state_dict[name] for name in own if name in state_dict}
+            errors += [f"{n} has NaN or infinity." for n, t in found.items() if not (t.is_meta or t.isfinite().all())]
 
     def forward(self, features: torch.Tensor) -> dict[str, list[Matrices]]:
         """A and B of every site, by kind: see `matrices`."""

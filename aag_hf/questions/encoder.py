@@ -1,5 +1,6 @@
 """The question encoder: text in, whitened and normalised features out."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,10 @@ class QuestionEncoder(SavedWithCard, PreTrainedModel):
     ) -> "QuestionEncoder":
         """A new encoder over a model, a directory or a Hub id; `options` as in [`QuestionEncoderConfig`]."""
         if isinstance(backbone, str):
-            backbone = AutoModel.from_pretrained(backbone)
+            backbone = AutoModel.from_pretrained(backbone, trust_remote_code=False)
         name = backbone.name_or_path
         config = QuestionEncoderConfig(backbone_name_or_path=name, **options)
-        return cls(config, backbone, tokenizer or AutoTokenizer.from_pretrained(name))
+        return cls(config, backbone, tokenizer or AutoTokenizer.from_pretrained(name, trust_remote_code=False))
 
     @torch.no_grad()
     def fit_whitening(
@@ -139,19 +140,29 @@ class QuestionEncoder(SavedWithCard, PreTrainedModel):
 
         Raises:
             OSError: No such directory or repository.
-            InputError: The backbone's width is not that of the statistics.
+            InputError: Statistics that are missing, not finite, or of another width than the backbone's.
         """
         name = str(pretrained_model_name_or_path)
         # Auto classes pass on what concerns this repository only; trust in its code is none in the backbone's.
         for option in ("trust_remote_code", "adapter_kwargs", "_from_auto"):
             kwargs.pop(option, None)
         config = config or QuestionEncoderConfig.from_pretrained(name, **kwargs)
-        tokenizer = AutoTokenizer.from_pretrained(name, subfolder="tokenizer", **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(name, subfolder="tokenizer", trust_remote_code=False, **kwargs)
         if backbone is None:
             of_backbone = {option: value for option, value in kwargs.items() if option != "revision"}
-            backbone = AutoModel.from_pretrained(resolve_model(str(config.backbone_name_or_path)), **of_backbone)
+            backbone = AutoModel.from_pretrained(
+                resolve_model(str(config.backbone_name_or_path)), trust_remote_code=False, **of_backbone
+            )
         weights = load_file(cached_file(name, "model.safetensors", **kwargs))
         encoder = cls(config, backbone, tokenizer)
+        broken = [n for n in ("mean", "whitening") if n not in weights or not weights[n].isfinite().all()]
+        if broken:
+            raise InputError(f"{name}: {' and '.join(broken)} are missing or not finite: fit them again.")
+        if weights["whitening"].shape[1:] != (config.feature_dim,):
+            raise InputError(
+                f"{name}: whitening has shape {tuple(weights['whitening'].shape)}, the configuration says feature_dim "
+                f"{config.feature_dim}: fit the statistics again."
+            )
         if weights["mean"].shape != encoder.mean.shape:
             raise InputError(
                 f"{name}: statistics of width {len(weights['mean'])}, but the backbone's hidden size is "
@@ -170,14 +181,15 @@ class QuestionEncoder(SavedWithCard, PreTrainedModel):
         if contexts is not None:
             texts = [f"{text}\n{context}" for text, context in zip(texts, contexts, strict=True)]
         training = self.backbone.training
-        self.backbone.eval()
+        if training:
+            self.backbone.eval()
+        cut = 0
         try:
             for start in range(0, len(texts), batch_size):
-                encoded = self.tokenizer(
-                    list(texts[start : start + batch_size]),
-                    truncation=True,
-                    max_length=self.config.max_tokens,
-                )["input_ids"]
+                batch = list(texts[start : start + batch_size])
+                tokenized = self.tokenizer(batch, truncation=True, max_length=self.config.max_tokens)
+                cut += sum(bool(encoding.overflowing) for encoding in tokenized.encodings or ())
+                encoded = tokenized["input_ids"]
                 ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in encoded], batch_first=True)
                 lengths = torch.tensor([len(row) for row in encoded])
                 # By length and not by pad id, which is also the end of text in many models.
@@ -185,7 +197,14 @@ class QuestionEncoder(SavedWithCard, PreTrainedModel):
                 device = self.mean.device
                 yield self._states(ids.to(device), mask.to(device))
         finally:
-            self.backbone.train(training)
+            if training:
+                self.backbone.train()
+        if cut:
+            warnings.warn(
+                f"{cut} of {len(texts)} questions are longer than max_tokens={self.config.max_tokens} and were cut: "
+                "questions that differ after that get equal features.",
+                stacklevel=3,
+            )
 
     def _states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The chosen layer's states ``(batch, tokens, d)`` and the mask of tokens that count."""

@@ -1,18 +1,20 @@
 """The composed model: question in, answer and context out, the same after saving and loading."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from aag_hf import AwakeningConfig, AwakeningModel, AwakeningPipeline, HyperLoraConfig, QuestionEncoder
 from aag_hf.awakening import share_weights
 from aag_hf.awakening.decoding import first_line, generate_texts
-from aag_hf.awakening.model import load_part
+from aag_hf.awakening.model import load_language_model, load_part
 from aag_hf.errors import InputError
 
 QUESTIONS = [f"what is the {noun} of {place}?" for noun in ("capital", "currency") for place in "ABCDEFG"]
@@ -173,3 +175,37 @@ def test_texts_come_back_in_the_order_of_the_records(model):
 @pytest.mark.parametrize(("text", "answer"), [(" Suva\nQuestion: x", "Suva"), ("\n Suva", "Suva"), ("", "")])
 def test_an_answer_ends_at_the_line(text, answer):
     assert first_line(text) == answer
+
+
+def test_a_checkpoint_s_own_way_of_generating_does_not_apply(model):
+    greedy = model.generate(QUESTIONS[:2], contexts=["one", "two"]).answers
+    config = model.reader.get_base_model().generation_config
+    for name, value in {"do_sample": True, "temperature": 9.0, "num_beams": 2, "repetition_penalty": 9.0}.items():
+        setattr(config, name, value)
+    config.suppress_tokens, config.no_repeat_ngram_size = [5, 6, 7], 1
+    assert model.generate(QUESTIONS[:2], contexts=["one", "two"]).answers == greedy
+
+
+def test_a_checkpoint_without_all_weights_is_refused(tiny_llama_dir, tmp_path):
+    folder = shutil.copytree(tiny_llama_dir, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.0.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks 1 weights, such as model\.layers\.0\.mlp\.up_proj\.weight"):
+        load_language_model(str(folder))
+
+
+def test_an_adapter_without_all_weights_is_refused(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "generator" / "adapter_model.safetensors"
+    weights = load_file(file)
+    del weights[sorted(weights)[0]]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(InputError, match="lacks 1 weights, such as"):
+        AwakeningModel.from_pretrained(tmp_path)
+
+
+def test_a_context_that_is_cut_is_said(model):
+    model.config.prompt_max_length = 60
+    with pytest.warns(UserWarning, match="1 prompts lost the end of their context"):
+        model.generate(QUESTIONS[:2], contexts=["one " * 30, "two"])

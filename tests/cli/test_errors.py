@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from dataclasses import fields
 from typing import get_args, get_type_hints
 
@@ -77,6 +78,21 @@ def test_every_way_to_start_a_command_ends_in_the_same_line(module, tmp_path):
         command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"ACCELERATE_USE_CPU": "true"}
     )
     assert run.returncode != 0 and "aag data: none.jsonl: no such file." in run.stderr.splitlines()
+
+
+def test_ctrl_c_is_not_lost_in_a_destructor(capsys):
+    class Interrupted:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    def run():
+        Interrupted()
+        time.sleep(20)
+
+    started = time.monotonic()
+    assert boundary.run_command("train", run) == 130
+    assert time.monotonic() - started < 10
+    assert capsys.readouterr().err == "aag train: stopped; run the same command again to continue.\n"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aag_hf import AwakeningModel
+from aag_hf.cli.export import folder_name
 from aag_hf.cli.main import main
 from aag_hf.data.records import write_records
 
@@ -22,6 +23,14 @@ def model(finished):
 
 def export(finished, output, *options):
     return main(["export", "--model", str(finished / "model"), "--output_dir", str(output), *options])
+
+
+def test_ids_name_folders_inside_the_output_and_no_two_alike():
+    identifiers = [".", "..", "...", "a/b", "../x", "a" * 300, "a" * 299 + "b", "東" * 60, "東" * 59 + "京", "%2E"]
+    names = [folder_name(identifier) for identifier in identifiers]
+    assert len(set(names)) == len(names)
+    assert all(len(name) <= 200 and "/" not in name and name.strip(".") for name in names)
+    assert folder_name("q 1") == "q%201"
 
 
 def exported_logits(finished, folder, merge):

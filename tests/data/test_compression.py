@@ -5,6 +5,14 @@ import textwrap
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    MambaConfig,
+    MambaForCausalLM,
+)
 
 from aag_hf.data import ContextCompressor
 from aag_hf.data.compression import compression_report, count_tokens
@@ -172,3 +180,32 @@ def test_report_counts_tokens_and_surviving_answers(tiny_tokenizer):
     assert 0 < report["tokens_after"] < 20
     assert report["answer_before"] == pytest.approx(2 / 3) and report["answer_after"] == pytest.approx(1 / 3)
     assert report["answer_survival"] == 0.5
+
+
+def bloom(vocabulary):
+    return BloomForCausalLM(BloomConfig(vocab_size=vocabulary, hidden_size=32, n_layer=2, n_head=4))
+
+
+def gemma3(vocabulary):
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    heads = {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 16}
+    return Gemma3ForCausalLM(Gemma3TextConfig(vocab_size=vocabulary, **sizes, **heads))
+
+
+def mamba(vocabulary):
+    return MambaForCausalLM(MambaConfig(vocab_size=vocabulary, hidden_size=32, num_hidden_layers=2, state_size=4))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make", [bloom, gemma3, mamba])
+def test_models_without_positions_or_with_windows_rank_as_one_at_a_time(make, tiny_tokenizer):
+    torch.manual_seed(0)
+    model = make(len(tiny_tokenizer)).eval()
+    pairs = [(text, question) for text in TEXTS for question in ("where is Oslo", "who?")]
+    expected = []
+    for passage, question in pairs:
+        ids = tiny_tokenizer(passage + question + RESTRICTION, return_tensors="pt")["input_ids"]
+        start = len(tiny_tokenizer(passage)["input_ids"])
+        logits = model(input_ids=ids).logits[0, start - 1 : -1]
+        expected.append(cross_entropy(logits, ids[0, start:]).item())
+    assert question_losses(model, tiny_tokenizer, pairs) == pytest.approx(expected, abs=1e-4)

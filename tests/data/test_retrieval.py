@@ -1,4 +1,5 @@
 import json
+import unicodedata
 
 import pytest
 
@@ -21,6 +22,25 @@ def test_the_passage_that_shares_words_comes_first_with_falling_scores():
     for ctxs in (first, second):
         assert len(ctxs) == 2 and ctxs[0]["score"] > ctxs[1]["score"] and type(ctxs[0]["score"]) is float
         assert {name: ctxs[0][name] for name in ("title", "text")} in POOL
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        (unicodedata.normalize("NFD", "Where is Beyoncé?"), "Beyoncé sings."),
+        ("ＦＩＪＩ", "Fiji is an island."),
+        ("What is C?", "C is a language."),
+        ("Wo liegt 東京", "東京 は 首都 です"),
+    ],
+)
+def test_composition_case_width_and_script_make_no_difference(question, text):
+    (found,) = Bm25Retriever([*POOL, {"title": "", "text": text}]).search([question], top_k=1)
+    assert found[0]["text"] == text and found[0]["score"] > 0
+
+
+@pytest.mark.parametrize("question", ["Who are they?", "?", "zzz", ""])
+def test_a_question_that_shares_no_word_still_gets_its_passages(question):
+    assert len(Bm25Retriever(POOL).search([question], top_k=2)[0]) == 2
 
 
 def test_titles_are_searched_too():
@@ -66,9 +86,12 @@ def test_recall_counts_records_with_an_answer_among_the_first():
 
 
 def test_bad_pools_and_arguments_are_refused_by_name(tmp_path):
-    (tmp_path / "blank.jsonl").write_text(json.dumps({"title": "T", "text": " "}) + "\n")
+    (tmp_path / "blank.jsonl").write_text(json.dumps({"title": "", "text": " "}) + "\n")
+    (tmp_path / "number.jsonl").write_text(json.dumps({"title": "T", "text": 3}) + "\n")
     (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(InputError, match=r"blank.jsonl, line 1: field 'text'"):
+    with pytest.raises(InputError, match=r"number.jsonl, line 1: field 'text'"):
+        read_pool([tmp_path / "number.jsonl"])
+    with pytest.raises(InputError, match=r"blank.jsonl: no passages"):
         read_pool([tmp_path / "blank.jsonl"])
     with pytest.raises(InputError, match=r"empty.jsonl: no passages"):
         read_pool([tmp_path / "empty.jsonl"])

@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 def retrieve(path, split, top_k="1"):
     command = ["retrieve", "--input", f"{path}/sources/{split}.jsonl", "--pool", f"{path}/sources/pool.jsonl"]
-    assert main([*command, "--output", f"{path}/data/{split}.jsonl.gz", "--top_k", top_k]) == 0
+    assert main([*command, "--output", f"{path}/data/{split}.jsonl.gz", "--top_k", top_k, "--overwrite", "true"]) == 0
 
 
 def test_one_card_tells_of_every_file_and_the_command_that_wrote_it(folder, online):

@@ -367,3 +367,18 @@ def test_layers_that_are_not_linear_are_refused(tiny_llama_dir):
 def test_export_of_an_unknown_adapter_names_those_there_are(kind):
     with pytest.raises(ValueError, match="no HyperLoRA adapter named 'other'; the model has: default"):
         to_lora(make(kind), torch.zeros(FEATURES), "other")
+
+
+@pytest.mark.parametrize(("spoil", "said"), [("remove", "is missing"), ("nan", "has NaN or infinity")])
+def test_an_incomplete_adapter_file_is_refused_whoever_loads_it(kind, tmp_path, spoil, said):
+    make(kind).save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if "head_a" in name)
+    if spoil == "remove":
+        del tensors[name]
+    else:
+        tensors[name][0, 0] = torch.nan
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(RuntimeError, match=said):
+        PeftModel.from_pretrained(load_base(kind), tmp_path)

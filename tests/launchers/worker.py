@@ -16,6 +16,7 @@ from peft import get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aag_hf import HyperLoraConfig
+from aag_hf.cli.boundary import end_processes
 from aag_hf.cli.training import is_sharding
 from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.errors import InputError
@@ -141,8 +142,7 @@ def main():
     result, is_main = train(model, output, **changes)
     if is_main:
         (Path(output) / "result.json").write_text(json.dumps(result))
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    end_processes()
 
 
 if __name__ == "__main__":

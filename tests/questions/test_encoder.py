@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, LlamaConfig, LlamaModel
 
 from aag_hf import QuestionEncoder
@@ -118,3 +118,25 @@ def test_backbone_of_another_width_is_refused(encoder, tmp_path):
     )
     with pytest.raises(InputError, match="statistics of width 32, but the backbone's hidden size is 16"):
         QuestionEncoder.from_pretrained(tmp_path, backbone=other)
+
+
+def test_a_question_that_is_cut_is_said(encoder):
+    encoder.config.max_tokens = 12
+    with pytest.warns(UserWarning, match="2 of 3 questions are longer than max_tokens=12 and were cut"):
+        encoder.encode(["what is the capital of A?", "what is the capital of B?", "who?"])
+
+
+@pytest.mark.parametrize("spoil", ["remove", "nan", "shape"])
+def test_statistics_that_cannot_be_used_are_refused_on_loading(encoder, tmp_path, spoil):
+    encoder.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    if spoil == "remove":
+        del tensors["whitening"]
+    elif spoil == "nan":
+        tensors["whitening"][0, 0] = torch.nan
+    else:
+        tensors["whitening"] = tensors["whitening"][:, :5].contiguous()
+    save_file(tensors, file)
+    with pytest.raises(InputError, match="whitening"):
+        QuestionEncoder.from_pretrained(tmp_path, backbone=encoder.backbone)
