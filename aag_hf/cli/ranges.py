@@ -1,6 +1,7 @@
 """What numbers each option takes, by its name; the Trainer's own options among them."""
 
 import math
+import reprlib
 
 from aag_hf.errors import InputError
 
@@ -81,4 +82,4 @@ def check_number(name: str, number: float) -> None:
     least, most, expected = RANGES.get(name, (-_MOST, _MOST, "a finite number"))
     # Compared with NaN everything is false. The Trainer would take no steps for as many as the epochs have.
     if not least <= number <= most or (name, number) == ("max_steps", 0):
-        raise InputError(f"{name} is {number:.4g}: expected {expected}.")
+        raise InputError(f"{name} is {reprlib.repr(number)}: expected {expected}.")
