@@ -5,13 +5,22 @@ THREADS ?= 2
 QUICKSTART_DIR ?= runs/quickstart
 BIN := .venv/bin
 
-.PHONY: quickstart test bench bench-gpu docs lint format clean
+.PHONY: quickstart test test-reliability audit bench bench-gpu docs lint format clean
 
 quickstart: .venv/installed
 	$(BIN)/aag quickstart --output_dir $(QUICKSTART_DIR) --seed $(SEED) --threads $(THREADS)
 
 test: .venv/deepspeed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# For about an hour: every kill, disturbance and order of calls, of which `make test` tries a few.
+test-reliability: .venv/installed
+	AAG_RELIABILITY=full $(BIN)/python -m pytest --timeout 0 --capture no tests/reliability
+
+# Known vulnerabilities of the tested versions, and insecure code here; docs/reliability.md explains what is left out.
+audit: .venv/installed
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive aag_hf trainers collators kernels
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 bench: .venv/installed
 	for script in kernel train_step generate distillation_step compression question; do $(BIN)/python benchmarks/$$script.py || exit 1; done

@@ -80,7 +80,7 @@ def read_recipe(path: Path, command: str) -> dict[str, Any]:
 def _load(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        return yaml.load(text, Loader=_UniqueKeys)
+        return yaml.load(text, Loader=_UniqueKeys)  # nosec B506 # a SafeLoader
     except FileNotFoundError:
         raise InputError(f"{path}: no such recipe.") from None
     except UnicodeDecodeError as error:
