@@ -5,13 +5,17 @@ THREADS ?= 2
 QUICKSTART_DIR ?= runs/quickstart
 BIN := .venv/bin
 
-.PHONY: quickstart test bench bench-gpu docs lint format clean
+.PHONY: quickstart test test-reliability bench bench-gpu docs lint format clean
 
 quickstart: .venv/installed
 	$(BIN)/aag quickstart --output_dir $(QUICKSTART_DIR) --seed $(SEED) --threads $(THREADS)
 
 test: .venv/deepspeed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# Everything that `make test` tries a sample of: kills at every write, full disks, thousands of inputs.
+test-reliability: .venv/installed
+	AAG_RELIABILITY=full $(BIN)/python -m pytest tests/reliability --timeout 3600 -s
 
 bench: .venv/installed
 	for script in kernel train_step generate distillation_step compression question; do $(BIN)/python benchmarks/$$script.py || exit 1; done
