@@ -13,7 +13,7 @@ quickstart: .venv/installed
 test: .venv/deepspeed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# For about an hour: every kill, disturbance and order of calls, of which `make test` tries a few.
+# Everything that `make test` tries a sample of: kills at every write, full disks, thousands of inputs.
 test-reliability: .venv/installed
 	AAG_RELIABILITY=full $(BIN)/python -m pytest --timeout 0 --capture no tests/reliability
 

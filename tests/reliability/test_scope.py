@@ -1,4 +1,4 @@
-"""In whatever order a model is called, with or without errors, each answer is that of a fresh model."""
+"""In whatever order a model is called, with errors or without, it answers as a model called for the first time."""
 
 import copy
 import os
