@@ -1,5 +1,6 @@
 """Between a command and its user: whatever happens to a command ends in one line, never in a traceback."""
 
+import atexit
 import os
 import re
 import sys
@@ -33,10 +34,10 @@ def run_command(command: str, run: Callable[[], object]) -> int:
         this package did not expect.
     """
     _quieten_libraries()
+    atexit.register(end_processes)
     try:
         with _no_interrupt_lost():
             run()
-        end_processes()
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
@@ -68,7 +69,6 @@ def end_processes() -> None:
     """
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()
         distributed.destroy_process_group()
 
 
@@ -112,8 +112,12 @@ def _is_of_the_user(error: Exception) -> bool:
 
 
 def _say(command: str, message: str) -> None:
+    from tqdm import tqdm
+
     with suppress(BrokenPipeError):
-        print(f"aag {command}: {message}", file=sys.stderr, flush=True)
+        # On a line of its own, also where a progress bar stands.
+        tqdm.write(f"aag {command}: {message}", file=sys.stderr)
+        sys.stderr.flush()
 
 
 def _quieten_libraries() -> None:

@@ -1,5 +1,6 @@
 """Finished outputs are not redone, another run's are refused, and an output appears only when it is complete."""
 
+import errno
 import os
 import shutil
 import sys
@@ -16,6 +17,8 @@ from aag_hf.locks import locked, remove_leftovers, temporary_folder
 from aag_hf.manifest import MANIFEST, Manifest, differences
 
 CHECKPOINTS = "checkpoints"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SIGNS_OF_NO_ROOM = ("inline_container", "PytorchStreamWriter", *map(os.strerror, _NO_ROOM))
 
 
 def manifest(command: str, settings: dict[str, Any], **inputs: str | Path | Sequence[str | Path] | None) -> Manifest:
@@ -63,11 +66,11 @@ def claimed(output: Path, made_by: Manifest, overwrite: bool = False) -> Iterato
 
 @contextmanager
 def _full_disk_named(output: Path) -> Iterator[None]:
-    """Torch and safetensors have errors of their own for it."""
+    """Torch and safetensors have errors of their own for it, and Python's names no file where writing goes on."""
     try:
         yield
-    except (RuntimeError, SafetensorError) as error:
-        if not any(sign in str(error) for sign in ("inline_container", "PytorchStreamWriter", "No space left")):
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if getattr(error, "errno", None) not in _NO_ROOM and not any(sign in str(error) for sign in _SIGNS_OF_NO_ROOM):
             raise
         raise InputError(
             f"{output}: a file could not be written whole: make room on the disk and run the command again."
