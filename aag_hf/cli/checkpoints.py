@@ -94,6 +94,10 @@ def remove_incomplete(arguments: Seq2SeqTrainingArguments, made_by: Manifest) ->
         if not arguments.save_only_model and not _is_whole(path, arguments.world_size):
             print(f"{path}: is not whole, since a run was killed at it: removed.", file=sys.stderr)
             shutil.rmtree(path)
+    if arguments.save_total_limit and not arguments.load_best_model_at_end:
+        # A run that was killed at its last saving takes no further step, at which the Trainer would remove them.
+        for path in sorted(_checkpoints(arguments), key=_step)[: -arguments.save_total_limit]:
+            shutil.rmtree(path)
 
 
 def remove_unused(arguments: Seq2SeqTrainingArguments) -> None:
