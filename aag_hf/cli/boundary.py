@@ -4,6 +4,7 @@ import atexit
 import os
 import re
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ STOPPED = 130
 WRONG_INPUT = 2
 UNEXPECTED = 1
 LONGEST = 1500
+# What they need is less than a millisecond, on a busy machine once they are given a processor.
+SECONDS_FOR_THREADS = 0.5
 
 # What torch says, as a RuntimeError, where memory, a disk or a damaged file is at fault.
 _OF_THE_MACHINE = re.compile(r"out of memory|not enough memory|can't allocate|inline_container|PytorchStream")
@@ -63,13 +66,16 @@ def run_command(command: str, run: Callable[[], object]) -> int:
 
 
 def end_processes() -> None:
-    """Leave the group of processes that a launcher started, in order.
+    """Leave the group of processes that a launcher started, and let its threads come to rest.
 
-    Its threads would otherwise run on while the interpreter ends, and now and then abort it after all work is done.
+    A thread of Gloo's frees the tensors of the last exchange, for which it needs the interpreter. Where the interpreter
+    ends meanwhile, it aborts the process after all work is done. Torch itself still refers to the group, so that its
+    destructor, which would wait for the thread, does not run.
     """
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+        time.sleep(SECONDS_FOR_THREADS)
 
 
 def one_line(error: BaseException) -> str:
