@@ -1,6 +1,7 @@
 """Whatever happens to a command, its user gets one line, an exit code, and no traceback."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -80,6 +81,15 @@ def test_every_way_to_start_a_command_ends_in_the_same_line(module, tmp_path):
     assert run.returncode != 0 and "aag data: none.jsonl: no such file." in run.stderr.splitlines()
 
 
+@pytest.fixture
+def heeded_interrupts():
+    """What a shell starts in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded_interrupts")
 def test_ctrl_c_is_not_lost_in_a_destructor(capsys):
     class Interrupted:
         def __del__(self):
