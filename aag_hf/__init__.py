@@ -13,18 +13,20 @@ if (_checkout / "setup.cfg").is_file() and (_checkout / "kernels" / "hyper_lora"
     # In a source checkout trainers/, collators/ and kernels/ lie beside this folder; installed, they lie inside it.
     __path__.append(str(_checkout))
 
-from aag_hf.hyperlora import HyperLoraConfig, HyperLoraModel, hyperlora_features, to_lora  # noqa: E402
+from aag_hf.hyperlora import DocumentMemory, HyperLoraConfig, HyperLoraModel, hyperlora_features, to_lora  # noqa: E402
 
 if TYPE_CHECKING:
     from aag_hf.awakening import AwakeningConfig, AwakeningModel, AwakeningPipeline
     from aag_hf.fid import FiDT5Config, FiDT5ForConditionalGeneration
-    from aag_hf.questions import QuestionEncoder, QuestionEncoderConfig
+    from aag_hf.questions import DocumentEncoder, DocumentEncoderConfig, QuestionEncoder, QuestionEncoderConfig
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "FiDT5Config": "aag_hf.fid",
     "FiDT5ForConditionalGeneration": "aag_hf.fid",
+    "DocumentEncoderConfig": "aag_hf.questions",
+    "DocumentEncoder": "aag_hf.questions",
     "QuestionEncoderConfig": "aag_hf.questions",
     "QuestionEncoder": "aag_hf.questions",
     "AwakeningConfig": "aag_hf.awakening",
@@ -33,12 +35,15 @@ _HOMES = {
 }
 
 __all__ = [
+    "DocumentMemory",
     "HyperLoraConfig",
     "HyperLoraModel",
     "hyperlora_features",
     "to_lora",
     "FiDT5Config",
     "FiDT5ForConditionalGeneration",
+    "DocumentEncoderConfig",
+    "DocumentEncoder",
     "QuestionEncoderConfig",
     "QuestionEncoder",
     "AwakeningConfig",

@@ -40,7 +40,12 @@ def describer_of(folder: Path) -> Callable[[Path, str], About] | None:
     """The function that describes what `folder` holds, under a name; ``None`` for what is not ours."""
     if read_json(folder / "adapter_config.json").get("peft_type") == "HYPERLORA":
         return _adapter
-    kinds = {"aag": _composed, "fid_t5": _fid, "aag_question_encoder": _encoder}
+    kinds = {
+        "aag": _composed,
+        "fid_t5": _fid,
+        "aag_question_encoder": _encoder,
+        "aag_document_encoder": _document_encoder,
+    }
     return kinds.get(read_json(folder / "config.json").get("model_type", ""))
 
 
@@ -198,6 +203,33 @@ language model is loaded by its name. Saved with transformers {in_text(config["t
             "base_model_relation": "adapter",
             "pipeline_tag": "feature-extraction",
             "tags": ["aag", "question-encoder", "whitening"],
+        },
+    )
+
+
+def _document_encoder(folder: Path, repository: str) -> About:
+    config = read_json(folder / "config.json")
+    base, layer = config["backbone_name_or_path"], config["layer"]
+    place = f"after {layer:.0%} of its depth" if isinstance(layer, float) else f"of layer {layer:d}"
+    return About(
+        summary=f"""\
+A document encoder of {PACKAGE}: what HyperLoRA reads of a text to write it into an adapter.""",
+        usage=f"""\
+from aag_hf import DocumentEncoder
+
+encoder = DocumentEncoder.from_pretrained("{repository}")
+print(encoder.encode(["The capital of Fiji is Suva."]).states.shape)  # (1, tokens, width)""",
+        training=f"""\
+Hidden states of {_named(base)} {place}, standardised with the mean and standard deviation of the training documents.
+Only these statistics are stored here; the language model is loaded by its name. Saved with transformers
+{in_text(config["transformers_version"])}.""",
+        limits="The statistics belong to that language model and to documents like those they were taken from.",
+        metadata={
+            "library_name": "aag-hf",
+            "base_model": hub_name(base),
+            "base_model_relation": "adapter",
+            "pipeline_tag": "feature-extraction",
+            "tags": ["aag", "document-encoder"],
         },
     )
 

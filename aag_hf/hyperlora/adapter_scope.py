@@ -1,4 +1,4 @@
-"""The adapters of one pass: made from features on entry, found by the layers in the same thread, gone on exit."""
+"""The adapters of one pass: made on entry, found by the layers in the same thread, gone on exit."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
+from aag_hf.hyperlora.adapter_inputs import AdapterInputs
+from aag_hf.hyperlora.document_memory import DocumentMemory
+from aag_hf.hyperlora.document_states import DocumentStates
 from aag_hf.hyperlora.hypernetwork import HyperNetwork, Matrices, Site
 
 if TYPE_CHECKING:
     from aag_hf.hyperlora.layer import HyperLoraNetworks
 
 CONTAINER = "hypernetworks"
+# What each hypernetwork reads, by adapter name.
+Given = dict[str, torch.Tensor | DocumentStates]
 
 
 class AdapterSource(Protocol):
@@ -70,22 +75,25 @@ class GeneratedAdapters:
 
     Args:
         networks: The active hypernetworks, by adapter name.
-        features: ``(batch, feature_dim)``.
+        given: What each reads: features ``(batch, feature_dim)``, memories ``(batch, memories, r, d)``, or documents.
         dtype: What the layers compute in: all matrices are cast at once, not at every use. ``None`` leaves them.
     """
 
-    def __init__(self, networks: dict[str, HyperNetwork], features: torch.Tensor, dtype: torch.dtype | None):
+    def __init__(self, networks: dict[str, HyperNetwork], given: Given, dtype: torch.dtype | None):
         # Unbound, not indexed: the gradient of an index is as large as all sites together, once for each site.
         self._by_site = {
             name: {
                 kind: [(a.to(dtype).unbind(), b.to(dtype).unbind()) for a, b in pairs]
-                for kind, pairs in network(features).items()
+                for kind, pairs in network(_written(network, given[name])).items()
             }
             for name, network in networks.items()
         }
 
     def matrices(self, adapter_name: str, site: Site) -> list[Matrices]:
-        """A ``(batch, d_in, r)`` and B ``(batch, r, d_out)`` of one site; a static part follows, with a batch of 1."""
+        """A ``(batch, d_in, r)`` and B ``(batch, r, d_out)`` of one site.
+
+        Where all questions share one, as the A of memories and both of a static part, its batch is 1.
+        """
         return [(a[site.position], b[site.position]) for a, b in self._by_site[adapter_name][site.kind]]
 
 
@@ -96,37 +104,49 @@ class AdaptersOnDemand:
     backpropagates through its closure once per block, which only leaf tensors survive.
     """
 
-    def __init__(self, networks: dict[str, HyperNetwork], features: torch.Tensor):
-        self._networks, self._features = networks, features
+    def __init__(self, networks: dict[str, HyperNetwork], given: Given):
+        self._networks, self._given = networks, given
 
     def matrices(self, adapter_name: str, site: Site) -> list[Matrices]:
-        pairs = self._networks[adapter_name].matrices(self._features, site.kind, site.position)
+        network = self._networks[adapter_name]
+        pairs = network.matrices(_written(network, self._given[adapter_name]), site.kind, site.position)
         return [(a[0], b[0]) for a, b in pairs]
 
 
-def make_pass(model: nn.Module, features: torch.Tensor, cu_seqlens: torch.Tensor | None = None) -> Pass | None:
-    """The pass of `features` through the base model `model`; ``None`` where the adapters are disabled.
+def _written(network: HyperNetwork, given: torch.Tensor | DocumentStates) -> torch.Tensor:
+    """What a hypernetwork makes matrices of: documents are first written into memories, a row for each question."""
+    if isinstance(given, torch.Tensor):
+        return given
+    memories = network.write(given)
+    return memories if given.rows is None else memories[given.rows]
+
+
+def make_pass(model: nn.Module, inputs: AdapterInputs, cu_seqlens: torch.Tensor | None = None) -> Pass | None:
+    """The pass of `inputs` through the base model `model`; ``None`` where the adapters are disabled.
 
     Raises:
-        ValueError: Features that the active hypernetworks cannot read.
+        ValueError: Inputs that the active hypernetworks cannot read.
     """
     container: HyperLoraNetworks = getattr(model, CONTAINER)
     if container.disable_adapters:
         return None
-    features = checked_features(container, features)
+    given, questions = inputs.for_networks(container), inputs.questions
     networks = container.active_networks
     adapters: AdapterSource
     if model.training and _let_checkpoints_find_the_pass(model, container.current):
-        adapters = AdaptersOnDemand(networks, features)
+        adapters = AdaptersOnDemand(networks, given)
     else:
         # A CPU decodes with adapters in single precision; see `computes_in_single_precision`.
-        decodes_on_cpu = features.device.type == "cpu" and not torch.is_grad_enabled()
-        adapters = GeneratedAdapters(networks, features, None if decodes_on_cpu else container.compute_dtype)
-    return Pass(adapters, len(features), cu_seqlens)
+        on_cpu = all(next(network.parameters()).device.type == "cpu" for network in networks.values())
+        decodes_on_cpu = on_cpu and not torch.is_grad_enabled()
+        adapters = GeneratedAdapters(networks, given, None if decodes_on_cpu else container.compute_dtype)
+    return Pass(adapters, questions, cu_seqlens)
 
 
 @contextmanager
-def hyperlora_features(model: nn.Module, features: torch.Tensor) -> Iterator[None]:
+def hyperlora_features(
+    model: nn.Module, features: torch.Tensor | None = None, memory: DocumentMemory | None = None
+) -> Iterator[None]:
     """Scope for calls that enter below the model's own forward or generate: the encoder alone, a custom loop.
 
     The adapters belong to the calling thread.
@@ -134,9 +154,10 @@ def hyperlora_features(model: nn.Module, features: torch.Tensor) -> Iterator[Non
     Args:
         model: A PEFT model with a HyperLoRA adapter, or its base model.
         features: ``(batch, feature_dim)``. Rows that reach a layer may be any multiple of `batch`, sample-major.
+        memory: A memory for each question, for an adapter that reads documents.
 
     Raises:
-        ValueError: The model has no HyperLoRA adapter, or the features cannot be read.
+        ValueError: The model has no HyperLoRA adapter, or what was given cannot be read.
 
     Example:
 
@@ -148,8 +169,10 @@ def hyperlora_features(model: nn.Module, features: torch.Tensor) -> Iterator[Non
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if not hasattr(base, CONTAINER):
         raise ValueError(f"{type(base).__name__} has no HyperLoRA adapter: add one with get_peft_model first.")
+    if features is None and memory is None:
+        raise ValueError("nothing to make adapters from: pass features, memory or both.")
     current: CurrentPass = getattr(base, CONTAINER).current
-    entered, before = make_pass(base, features), current.value
+    entered, before = make_pass(base, AdapterInputs(features, memory)), current.value
     try:
         current.value = entered
         yield
@@ -157,46 +180,14 @@ def hyperlora_features(model: nn.Module, features: torch.Tensor) -> Iterator[Non
         current.value = before
 
 
-def checked_features(container: HyperLoraNetworks, features: torch.Tensor) -> torch.Tensor:
-    """`features` on the device of the hypernetworks.
-
-    Raises:
-        ValueError: No active hypernetwork can read them, or they are not finite.
-    """
-    for name, network in container.active_networks.items():
-        expected = network.feature_dim
-        if features.dim() != 2 or features.shape[1] != expected:
-            raise ValueError(
-                f"features has shape {tuple(features.shape)}, adapter {name!r} expects (batch, {expected}): use the "
-                "question encoder this adapter was trained with."
-            )
-        features = features.to(next(network.parameters()).device)
-    # A compiled graph would break where it depends on values, and the meta device has none.
-    if not (torch.compiler.is_compiling() or features.is_meta or features.isfinite().all()):
-        row = int((~features.isfinite()).any(dim=1).nonzero()[0])
-        raise ValueError(f"features has NaN or infinity in row {row}: encode that question again.")
-    return features
-
-
-def check_rows(features: torch.Tensor, inputs: torch.Tensor | None, cu_seqlens: torch.Tensor | None = None) -> None:
-    """Refuse a batch whose number of feature vectors is not its number of questions."""
-    if inputs is None:
-        return
-    rows = inputs.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
-    if rows != features.shape[0]:
-        raise ValueError(
-            f"features has {features.shape[0]} rows, the input has {rows}: pass one feature vector per question."
-        )
-
-
-def enter_call(model: nn.Module, features: torch.Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The pass of a call of the base model: of its own features, or the one around it; ``None`` outside of any."""
+def enter_call(model: nn.Module, given: AdapterInputs | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The pass of a call of the base model: of what it was given, or the one around it; ``None`` outside of any."""
     inputs = args[0] if args else kwargs.get("input_ids")
     inputs = kwargs.get("inputs_embeds") if inputs is None else inputs
-    if features is not None:
+    if given is not None:
         cu_seqlens = kwargs.get("cu_seq_lens_q")
-        check_rows(features, inputs, cu_seqlens)
-        value = make_pass(model, features, cu_seqlens)
+        given.check_rows(inputs, cu_seqlens)
+        value = make_pass(model, given, cu_seqlens)
     else:
         value = getattr(model, CONTAINER).current.value
     if value is None or not isinstance(inputs, torch.Tensor) or model_has_decoder(model):

@@ -20,25 +20,31 @@ HYPERLORA = getattr(PeftType, "HYPERLORA", HyperLoraType.HYPERLORA)
 
 @dataclass
 class HyperLoraConfig(PeftConfig):
-    """Configuration of [`HyperLoraModel`]: LoRA whose matrices a hypernetwork makes from a question's features.
+    """Configuration of [`HyperLoraModel`]: LoRA whose matrices a hypernetwork makes from a question or a document.
 
     Paper: Awakening Augmented Generation, section 3.2. A forward pass takes ``features`` of shape
     ``(batch, feature_dim)`` beside the usual inputs; each row of the batch gets an adapter made for it alone. Train it
-    at about half the learning rate of a plain LoRA.
+    at about half the learning rate of a plain LoRA. With ``hypernetwork="memory"`` it takes ``memory`` instead, what
+    [`~aag_hf.hyperlora.HyperLoraModel.memorize`] made of a document for each row.
 
     Args:
         r (`int`): Rank of the generated matrices.
         lora_alpha (`float`): The update is scaled by ``lora_alpha / r``.
         use_rslora (`bool`): Scale by ``lora_alpha / sqrt(r)`` instead (the paper: ``lora_alpha=1``).
-        feature_dim (`int`): Size of a question's feature vector.
+        feature_dim (`int`): Size of a question's feature vector; with ``"memory"`` the width of a document's states.
         hidden_dim (`int`): Width of the hypernetwork; the paper uses 8 with ``"mlp"``.
-        hypernetwork (`"embedding"` or `"mlp"`): ``"embedding"`` conditions one trunk on a learned embedding per
-            adapted layer and shares a head among layers of the same name and shape. ``"mlp"`` is the paper's: features
-            beside the layer's index through a two-layer ReLU network per role (encoder attention, decoder attention,
-            cross attention, …) and matrix.
+        hypernetwork (`"embedding"`, `"mlp"` or `"memory"`): ``"embedding"`` conditions one trunk on a learned embedding
+            per adapted layer and shares a head among layers of the same name and shape. ``"mlp"`` is the paper's:
+            features beside the layer's index through a two-layer ReLU network per role (encoder attention, decoder
+            attention, cross attention, …) and matrix. ``"memory"`` writes the tokens of a document into the update:
+            see [`~aag_hf.hyperlora.memory_network.MemoryHyperNetwork`]. It adapts layers that write into the residual
+            stream, such as ``down_proj``; with a rank of 64 and these in the upper third of the model it works best.
         layer_index_scale (`float`): With ``"mlp"``, the factor of the layer's index in the input; ``None`` scales it
             into [0, 1), 1.0 is the paper's raw index, which dominates features of unit norm.
-        static (`bool`): Also learn an A and a B of rank `r` that every question shares; exported as extra rank.
+        static (`bool`): Also learn an A and a B that every question shares; exported as extra rank.
+        static_r (`int`): Rank of that part; `r` by default.
+        memory_per_layer (`bool`): With ``"memory"``, write a memory for each adapted layer, with keys of its own,
+            instead of one for all.
         lora_dropout (`float`): Dropout on the input of the adapter's path (never on the base layer's output).
         use_triton (`bool`): On a CUDA device, let Triton kernels apply the adapters where
             [`~kernels.hyper_lora.dispatch.choose_path`] allows it. Off by default: not measured on any GPU yet.
@@ -74,14 +80,19 @@ class HyperLoraConfig(PeftConfig):
     use_rslora: bool = field(default=False, metadata={"help": "Scale by lora_alpha / sqrt(r) instead."})
     feature_dim: int = field(default=255, metadata={"help": "Size of a question's feature vector."})
     hidden_dim: int = field(default=64, metadata={"help": "Width of the hypernetwork."})
-    hypernetwork: Literal["embedding", "mlp"] = field(
+    hypernetwork: Literal["embedding", "mlp", "memory"] = field(
         default="embedding",
-        metadata={"help": "'embedding': a learned embedding per layer; 'mlp': the paper's, per role and matrix."},
+        metadata={
+            "help": "'embedding': a learned embedding per layer; 'mlp': the paper's, per role and matrix; 'memory': "
+            "reads documents, not questions."
+        },
     )
     layer_index_scale: float | None = field(
         default=None, metadata={"help": "With 'mlp': factor of the layer index; null scales it into [0, 1)."}
     )
     static: bool = field(default=False, metadata={"help": "Also learn an A and a B that all questions share."})
+    static_r: int | None = field(default=None, metadata={"help": "Rank of that part; null: r."})
+    memory_per_layer: bool = field(default=True, metadata={"help": "With 'memory', a memory for each adapted layer."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the input of the adapter's path."})
     use_triton: bool = field(default=False, metadata={"help": "On a CUDA device, apply adapters by Triton kernels."})
     init_weights: bool = field(default=True, metadata={"help": "Start with an update of exactly zero."})
@@ -110,8 +121,10 @@ class HyperLoraConfig(PeftConfig):
         for name in ("r", "feature_dim", "hidden_dim"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} must be a positive integer, got {getattr(self, name)!r}.")
-        if self.hypernetwork not in ("embedding", "mlp"):
-            raise ValueError(f"hypernetwork must be 'embedding' or 'mlp', got {self.hypernetwork!r}.")
+        if self.hypernetwork not in ("embedding", "mlp", "memory"):
+            raise ValueError(f"hypernetwork must be 'embedding', 'mlp' or 'memory', got {self.hypernetwork!r}.")
+        if self.static_r is not None and (not isinstance(self.static_r, int) or self.static_r < 1):
+            raise ValueError(f"static_r must be a positive integer or None, got {self.static_r!r}.")
         if self.layer_index_scale is not None and self.hypernetwork != "mlp":
             raise ValueError("layer_index_scale belongs to hypernetwork='mlp': leave it out or choose 'mlp'.")
         if not 0.0 <= self.lora_dropout < 1.0:

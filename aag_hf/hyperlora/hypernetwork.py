@@ -1,8 +1,10 @@
 """Hypernetworks: a question's features in, the A and B of every adapted layer out."""
 
+import hashlib
 import re
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -40,8 +42,8 @@ def make_sites(layers: dict[str, tuple[int, int]], config: HyperLoraConfig) -> d
     Args:
         layers: ``(in_features, out_features)`` by module name; layers of one block in the order the block defines them
             (the paper numbers q before v).
-        config: Its `hypernetwork` says what layers share: ``"embedding"`` the last part of the name (q_proj), ``"mlp"``
-            the role, which is the path without layer numbers and without that last part.
+        config: Its `hypernetwork` says what layers share: ``"mlp"`` the role, which is the path without layer numbers
+            and without its last part; the others that last part (q_proj).
 
     Returns:
         Sites by module name.
@@ -50,7 +52,7 @@ def make_sites(layers: dict[str, tuple[int, int]], config: HyperLoraConfig) -> d
     counts: dict[str, int] = {}
     for name in sorted(layers, key=lambda name: natural_order(name.rpartition(".")[0])):
         path, _, leaf = name.rpartition(".")
-        shared = leaf if config.hypernetwork == "embedding" else re.sub(r"\.\d+(?=\.|$)", "", path).replace(".", "_")
+        shared = leaf if config.hypernetwork != "mlp" else re.sub(r"\.\d+(?=\.|$)", "", path).replace(".", "_")
         kind = f"{shared}_{layers[name][0]}x{layers[name][1]}"
         sites[name] = Site(name, kind, counts.setdefault(kind, 0), *layers[name])
         counts[kind] += 1
@@ -58,24 +60,31 @@ def make_sites(layers: dict[str, tuple[int, int]], config: HyperLoraConfig) -> d
 
 
 class HyperNetwork(nn.Module):
-    """What both hypernetworks share: the optional static part.
+    """What all hypernetworks share: the optional static part.
 
     Parameters are only touched by submodules' ``__call__``: that is where ZeRO-3, FSDP and offloading gather them.
+
+    Attributes:
+        reads: What it makes adapters from.
     """
+
+    reads: Literal["features", "documents"] = "features"
 
     def __init__(self, config: HyperLoraConfig, sites: dict[str, Site]):
         super().__init__()
         self.r = config.r
+        self.static_r = config.static_r or config.r
         self.sites = sites
         self.feature_dim = config.feature_dim
         self.shapes = {site.kind: (site.in_features, site.out_features) for site in sites.values()}
         self.counts = {kind: sum(site.kind == kind for site in sites.values()) for kind in self.shapes}
+        self._fingerprint: tuple[Any, str] | None = None
         self.static_a = nn.ModuleDict()
         self.static_b = nn.ModuleDict()
         if config.static:
             for kind, (d_in, d_out) in self.shapes.items():
-                self.static_a[kind] = nn.Embedding(self.counts[kind], d_in * self.r)
-                self.static_b[kind] = nn.Embedding(self.counts[kind], self.r * d_out)
+                self.static_a[kind] = nn.Embedding(self.counts[kind], d_in * self.static_r)
+                self.static_b[kind] = nn.Embedding(self.counts[kind], self.static_r * d_out)
 
     def reset_static(self, init_weights: bool) -> None:
         for kind, table in self.static_a.items():
@@ -89,40 +98,64 @@ class HyperNetwork(nn.Module):
         """The generated part: ``(sites, batch, d_in · r)`` and ``(sites, batch, r · d_out)``; see `matrices`."""
         raise NotImplementedError
 
-    def matrices(self, features: torch.Tensor, kind: str, position: int | None = None) -> list[Matrices]:
+    def matrices(self, given: torch.Tensor, kind: str, position: int | None = None) -> list[Matrices]:
         """A and B of the sites of one kind, for every question of the batch, in one matrix product a head.
 
         Args:
-            features: ``(batch, feature_dim)``.
+            given: What the network reads: features ``(batch, feature_dim)``.
             kind: The kind of sites.
             position: One site of the kind; ``None`` for all of them.
 
         Returns:
             The generated A ``(sites, batch, d_in, r)`` and B ``(sites, batch, r, d_out)`` and, with a static part, its
-            A ``(sites, 1, d_in, r)`` and B ``(sites, 1, r, d_out)``. A site's update is the sum of their products.
+            A ``(sites, 1, d_in, static_r)`` and B ``(sites, 1, static_r, d_out)``. A site's update is the sum of their
+            products.
         """
-        positions = torch.arange(self.counts[kind], device=features.device)
-        positions = positions if position is None else positions[position : position + 1]
-        pairs = [self.generate(features, kind, positions)]
-        if kind in self.static_a:
-            pairs.append((self.static_a[kind](positions).unsqueeze(1), self.static_b[kind](positions).unsqueeze(1)))
-        return [(a.unflatten(-1, (-1, self.r)), b.unflatten(-1, (self.r, -1))) for a, b in pairs]
+        positions = self.positions(kind, position, given.device)
+        a, b = self.generate(given, kind, positions)
+        return [(a.unflatten(-1, (-1, self.r)), b.unflatten(-1, (self.r, -1))), *self.static_matrices(kind, positions)]
+
+    def fingerprint(self) -> str:
+        """A digest of its weights, which tells it from others; rounded, so that their type makes no difference."""
+        tensors = dict(chain(self.named_parameters(), self.named_buffers()))
+        state = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors.values())
+        if self._fingerprint is None or self._fingerprint[0] != state:
+            digest = hashlib.sha256()
+            for name, tensor in sorted(tensors.items()):
+                digest.update(name.encode())
+                digest.update(tensor.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().data)
+            self._fingerprint = (state, digest.hexdigest()[:32])
+        return self._fingerprint[1]
+
+    def positions(self, kind: str, position: int | None, device: torch.device) -> torch.Tensor:
+        """The positions of all sites of a kind, or of one."""
+        positions = torch.arange(self.counts[kind], device=device)
+        return positions if position is None else positions[position : position + 1]
+
+    def static_matrices(self, kind: str, positions: torch.Tensor) -> list[Matrices]:
+        """The static A and B of some sites, if there is a static part."""
+        if kind not in self.static_a:
+            return []
+        a, b = self.static_a[kind](positions).unsqueeze(1), self.static_b[kind](positions).unsqueeze(1)
+        # The layer scales every part by alpha / r.
+        b = b if self.static_r == self.r else b * (self.r / self.static_r)
+        return [(a.unflatten(-1, (-1, self.static_r)), b.unflatten(-1, (self.static_r, -1)))]
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, strict: bool, *lists: list[str]
     ) -> None:
         # PEFT loads with strict=False, under which a missing tensor would silently stay random.
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
-        own = [prefix + name for name, _ in self.named_parameters()]
+        own = [prefix + name for name, _ in chain(self.named_parameters(), self.named_buffers())]
         if any(name in state_dict for name in own):
             errors = lists[-1]
             errors += [f"{name} is missing." for name in own if name not in state_dict]
             found = {name: state_dict[name] for name in own if name in state_dict}
             errors += [f"{n} has NaN or infinity." for n, t in found.items() if not (t.is_meta or t.isfinite().all())]
 
-    def forward(self, features: torch.Tensor) -> dict[str, list[Matrices]]:
+    def forward(self, given: torch.Tensor) -> dict[str, list[Matrices]]:
         """A and B of every site, by kind: see `matrices`."""
-        return {kind: self.matrices(features, kind) for kind in self.shapes}
+        return {kind: self.matrices(given, kind) for kind in self.shapes}
 
 
 class EmbeddingHyperNetwork(HyperNetwork):

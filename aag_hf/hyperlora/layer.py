@@ -78,9 +78,9 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
             return self.base_layer(x, *args, **kwargs)
         if current is None:
             raise RuntimeError(
-                "A HyperLoRA layer was reached without features. Pass `features=` to the model's forward or generate, "
-                "wrap calls that enter below it into `hyperlora_features(model, features)`, or leave the adapter out "
-                "with `model.disable_adapter()`."
+                "A HyperLoRA layer was reached without features or memory. Pass `features=` (for an adapter that reads "
+                "documents `memory=`) to the model's forward or generate, wrap calls that enter below it into "
+                "`hyperlora_features(model, features)`, or leave the adapter out with `model.disable_adapter()`."
             )
         if current.merged is not None:
             return F.linear(x, current.merged[self.name], self.base_layer.bias)
@@ -98,7 +98,7 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
             # Not one pair of twice the rank: the static part would be copied, and read, once per question.
             for a, b in current.adapters.matrices(name, site):
                 a, b = a.to(x.device), b.to(x.device)
-                of_question = bounds if bounds is not None and len(a) > 1 else None
+                of_question = bounds if bounds is not None and len(b) > 1 else None
                 scale, use_triton = self.scaling[name], self.use_triton[name]
                 result = hyper_lora_add(result, dropped, a, b, scale, of_question, use_triton, in_place)
         return result if bounds is None else result.view(shape)

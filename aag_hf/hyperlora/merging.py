@@ -7,12 +7,13 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from aag_hf.hyperlora.adapter_scope import CONTAINER, GeneratedAdapters, Pass, checked_features
+from aag_hf.hyperlora.adapter_inputs import AdapterInputs
+from aag_hf.hyperlora.adapter_scope import CONTAINER, GeneratedAdapters, Pass
 from aag_hf.hyperlora.layer import COMPUTE_DTYPES, HyperLoraLinear, HyperLoraNetworks
 
 
 @torch.no_grad()
-def merged_pass(model: nn.Module, features: torch.Tensor) -> Pass | None:
+def merged_pass(model: nn.Module, inputs: AdapterInputs) -> Pass | None:
     """A pass that computes with the adapter of one question inside the weights, at the speed of the base model.
 
     The model's own weights are not touched, so that other threads may use them meanwhile: the pass holds changed
@@ -20,7 +21,7 @@ def merged_pass(model: nn.Module, features: torch.Tensor) -> Pass | None:
 
     Args:
         model: The base model inside a PEFT model with a HyperLoRA adapter.
-        features: ``(1, feature_dim)``; all rows of the pass are that question's.
+        inputs: Of one question; all rows of the pass are that question's.
 
     Returns:
         The pass; ``None`` where the adapters are disabled.
@@ -31,13 +32,14 @@ def merged_pass(model: nn.Module, features: torch.Tensor) -> Pass | None:
     container: HyperLoraNetworks = getattr(model, CONTAINER)
     if container.disable_adapters:
         return None
-    features = checked_features(container, features)
-    if features.shape[0] != 1:
-        raise ValueError(f"features has {features.shape[0]} rows: only one question's adapter can be merged at a time.")
+    given = inputs.for_networks(container)
+    if inputs.questions != 1:
+        what = "memory" if inputs.features is None else "features"
+        raise ValueError(f"{what} has {inputs.questions} rows: only one question's adapter can be merged at a time.")
     layers = [module for module in model.modules() if isinstance(module, HyperLoraLinear) and module.active_sites]
     for layer in layers:
         _check_mergeable(layer)
-    adapters = GeneratedAdapters(container.active_networks, features, container.compute_dtype)
+    adapters = GeneratedAdapters(container.active_networks, given, container.compute_dtype)
     return Pass(adapters, 1, merged={layer.name: _merged_weight(layer, adapters) for layer in layers})
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,15 +16,25 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from aag_hf.hyperlora.adapted_model import adapt, restore
+from aag_hf.hyperlora.adapter_inputs import checked_states
 from aag_hf.hyperlora.adapter_scope import CONTAINER
 from aag_hf.hyperlora.config import HyperLoraConfig
+from aag_hf.hyperlora.document_memory import DocumentMemory
+from aag_hf.hyperlora.document_states import DocumentStates
 from aag_hf.hyperlora.hypernetwork import EmbeddingHyperNetwork, HyperNetwork, MlpHyperNetwork, make_sites
 from aag_hf.hyperlora.layer import HyperLoraLayer, HyperLoraLinear, HyperLoraNetworks
+from aag_hf.hyperlora.memory_network import MemoryHyperNetwork
 from aag_hf.hyperlora.rows import find_rows
+
+NETWORKS: dict[str, type[HyperNetwork]] = {
+    "embedding": EmbeddingHyperNetwork,
+    "mlp": MlpHyperNetwork,
+    "memory": MemoryHyperNetwork,
+}
 
 
 class HyperLoraModel(BaseTuner):
-    """Gives every linear layer it targets a low-rank update made from the question's features.
+    """Gives every linear layer it targets a low-rank update made from the question's features, or from a document.
 
     Created by [`peft.get_peft_model`] or [`peft.PeftModel.from_pretrained`] from a [`HyperLoraConfig`]; see there for
     an example. The hypernetwork lives inside the base model, so transformers' own adapter loading works too.
@@ -83,9 +95,7 @@ class HyperLoraModel(BaseTuner):
         sites = make_sites(shapes, config)
         for name, layer in layers.items():
             layer.sites[adapter_name] = sites[name]
-        network_class: type[HyperNetwork] = (
-            EmbeddingHyperNetwork if config.hypernetwork == "embedding" else MlpHyperNetwork
-        )
+        network_class = NETWORKS[config.hypernetwork]
         with init_empty_weights() if low_cpu_mem_usage else nullcontext():
             network = network_class(config, sites)
         network.requires_grad_(adapter_name in self.active_adapters and not config.inference_mode)
@@ -93,9 +103,39 @@ class HyperLoraModel(BaseTuner):
         container._move_adapter_to_device_of_base_layer(adapter_name)
         if autocast_adapter_dtype and not low_cpu_mem_usage:
             # As PEFT does for LoRA: weights in half precision lose small updates.
-            halves = (p for p in network.parameters() if p.dtype in (torch.float16, torch.bfloat16))
-            for parameter in halves:
-                parameter.data = parameter.data.float()
+            tensors = chain(network.parameters(), network.buffers())
+            for half in (t for t in tensors if t.dtype in (torch.float16, torch.bfloat16)):
+                half.data = half.data.float()
+
+    @torch.no_grad()
+    def memorize(
+        self, states: DocumentStates, ids: Sequence[str] | None = None, adapter_name: str | None = None
+    ) -> DocumentMemory:
+        """Write documents into memories, in one pass of the hypernetwork.
+
+        Args:
+            states: What a [`~aag_hf.DocumentEncoder`] made of the documents.
+            ids: A name for each document; by default its number.
+            adapter_name: The adapter that reads documents; by default the active one.
+
+        Returns:
+            A memory for each document, to pass as ``memory=`` to the model's forward or generate.
+
+        Raises:
+            ValueError: No such adapter, or states that it cannot read.
+        """
+        container: HyperLoraNetworks = getattr(self.model, CONTAINER)
+        networks = container.active_networks if adapter_name is None else dict(container.hyperlora_net)
+        readers = {name: network for name, network in networks.items() if network.reads == "documents"}
+        name = next(iter(readers), None) if adapter_name is None else adapter_name
+        if name not in readers:
+            which = "no active adapter" if name is None else f"no adapter named {name!r}"
+            raise ValueError(f"{which} reads documents: make one with HyperLoraConfig(hypernetwork='memory').")
+        network = readers[name]
+        states = checked_states(network, DocumentStates(**states)).to(network.key.weight.device)
+        memories = network.write(states)
+        names = tuple(map(str, range(len(memories)))) if ids is None else tuple(ids)
+        return DocumentMemory(memories, names, network.fingerprint(), self.peft_config[name].base_model_name_or_path)
 
     def _attach(self, model: nn.Module, layers: list[HyperLoraLinear]) -> None:
         container = HyperLoraNetworks(layers)

@@ -15,6 +15,7 @@ from aag_hf.data.embedded import resolve_model
 from aag_hf.errors import InputError
 from aag_hf.hub.saving import SavedWithCard
 from aag_hf.questions.configuration import QuestionEncoderConfig
+from aag_hf.questions.states import hidden_states, in_evaluation, in_groups
 from aag_hf.questions.whitening import fit_whitening
 
 
@@ -180,13 +181,9 @@ class QuestionEncoder(SavedWithCard, PreTrainedModel):
                 raise InputError(f"question {position} is empty.")
         if contexts is not None:
             texts = [f"{text}\n{context}" for text, context in zip(texts, contexts, strict=True)]
-        training = self.backbone.training
-        if training:
-            self.backbone.eval()
         cut = 0
-        try:
-            for start in range(0, len(texts), batch_size):
-                batch = list(texts[start : start + batch_size])
+        with in_evaluation(self.backbone):
+            for batch in in_groups(list(texts), batch_size):
                 tokenized = self.tokenizer(batch, truncation=True, max_length=self.config.max_tokens)
                 cut += sum(bool(encoding.overflowing) for encoding in tokenized.encodings or ())
                 encoded = tokenized["input_ids"]
@@ -196,9 +193,6 @@ class QuestionEncoder(SavedWithCard, PreTrainedModel):
                 mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
                 device = self.mean.device
                 yield self._states(ids.to(device), mask.to(device))
-        finally:
-            if training:
-                self.backbone.train()
         if cut:
             warnings.warn(
                 f"{cut} of {len(texts)} questions are longer than max_tokens={self.config.max_tokens} and were cut: "
@@ -208,19 +202,13 @@ class QuestionEncoder(SavedWithCard, PreTrainedModel):
 
     def _states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The chosen layer's states ``(batch, tokens, d)`` and the mask of tokens that count."""
-        config = self.backbone.config
-        model = self.backbone.get_encoder() if config.is_encoder_decoder else self.backbone.base_model
-        states = model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True).hidden_states
-        layer = self.config.layer
-        number = round(layer * (len(states) - 1)) if isinstance(layer, float) else layer
-        if number >= len(states):
-            raise InputError(f"layer is {number}, the backbone has {len(states) - 1}.")
+        states = hidden_states(self.backbone, input_ids, attention_mask, self.config.layer)
         skip = self.config.skip_first_position
         mask = attention_mask.bool().clone()
-        if not config.is_encoder_decoder if skip is None else skip:
+        if not self.backbone.config.is_encoder_decoder if skip is None else skip:
             # A question of one token keeps it: there is nothing else to look at.
             mask[mask.sum(dim=1) > 1, 0] = False
-        return states[number].float(), mask
+        return states, mask
 
     def _whiten(self, pooled: torch.Tensor) -> torch.Tensor:
         return nn.functional.normalize((pooled - self.mean) @ self.whitening, dim=-1)

@@ -24,8 +24,8 @@ def hyper_lora_linear(
     Args:
         x: ``(G, L, d_in)``, ``(G·P, L, d_in)`` with P rows a sample, or packed ``(T, d_in)`` with `cu_seqlens`.
         weight: ``(d_out, d_in)``.
-        a: ``(G, d_in, r)``, the samples' down projections.
-        b: ``(G, r, d_out)``, the samples' up projections.
+        a: ``(G, d_in, r)``, the samples' down projections; ``(1, d_in, r)`` for one that all share.
+        b: ``(G, r, d_out)``, the samples' up projections; likewise.
         bias: ``(d_out,)``.
         scale: Factor of the adapter's part.
         cu_seqlens: int32 ``(G + 1,)``: sample g owns the rows ``cu_seqlens[g]:cu_seqlens[g + 1]`` of a packed `x`.
@@ -56,7 +56,7 @@ def hyper_lora_linear(
     if dtype is not None:
         _check_shapes(x, a, b, weight.shape[0], cu_seqlens)
         bias = None if bias is None else bias.to(dtype)
-        x, weight, a, b = (tensor.to(dtype) for tensor in (x, weight, a, b))
+        x, weight, a, b = (tensor.to(dtype) for tensor in (x, weight, *_of_each_sample(a, b)))
         return triton_path.hyper_lora_linear(x, weight, a, b, bias, scale, cu_seqlens)
     return hyper_lora_add(F.linear(x, weight, bias), x, a, b, scale, cu_seqlens, in_place=True)
 
@@ -88,16 +88,18 @@ def hyper_lora_add(
     _check_shapes(x, a, b, y.shape[-1], cu_seqlens)
     dtype = _triton_dtype(x, y, a, b, use_triton)
     if dtype is not None:
-        y, x, a, b = (tensor.to(dtype) for tensor in (y, x, a, b))
+        y, x, a, b = (tensor.to(dtype) for tensor in (y, x, *_of_each_sample(a, b)))
         return triton_path.hyper_lora_add(y, x, a, b, scale, cu_seqlens)
     if cu_seqlens is not None:
         return _add_packed(y, x, a, b, scale, cu_seqlens)
-    x_rows, y_rows = _by_sample(x, a.shape[0]), _by_sample(y, a.shape[0])
+    samples = max(a.shape[0], b.shape[0])
+    x_rows, y_rows = _by_sample(x, samples), _by_sample(y, samples)
     if a.dtype == b.dtype == torch.float32 and computes_in_single_precision(x.device.type, x.dtype, x_rows.shape[1]):
-        update = torch.bmm(torch.bmm(x_rows.float(), a), b)
+        update = torch.matmul(_shrink(x_rows.float(), a), b)
         result = y_rows.add_(update, alpha=scale) if in_place else torch.add(y_rows, update, alpha=scale).to(y.dtype)
     else:
-        shrunk = torch.bmm(x_rows, a.to(x.dtype))
+        shrunk = _shrink(x_rows, a.to(x.dtype))
+        b = b if b.shape[0] == samples else b.expand(samples, -1, -1)
         expand = torch.Tensor.baddbmm_ if in_place else torch.baddbmm
         result = expand(y_rows, shrunk.to(y.dtype), b.to(y.dtype), alpha=scale)
     return result if y_rows is y else result.reshape(y.shape)
@@ -160,6 +162,17 @@ def _triton_dtype(
     return dtype if path == "triton" else None
 
 
+def _shrink(x_rows: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    """``x a``; with one a for all samples a single product of matrices, whose gradient is one too."""
+    return torch.matmul(x_rows, a[0]) if a.shape[0] == 1 else torch.bmm(x_rows, a)
+
+
+def _of_each_sample(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The kernels find a sample's matrix by its stride, which is zero where all samples share one."""
+    samples = max(a.shape[0], b.shape[0])
+    return a.expand(samples, -1, -1), b.expand(samples, -1, -1)
+
+
 def _by_sample(rows: torch.Tensor, samples: int) -> torch.Tensor:
     """``(samples, rows of each, width)``; often they lie so already, and every reshape takes a microsecond."""
     if rows.dim() == 3 and rows.shape[0] == samples:
@@ -184,18 +197,19 @@ def _add_packed(
     lengths = cu_seqlens.diff()
     places = torch.arange(int(lengths.max()), device=x.device) < lengths.unsqueeze(1)
     padded = x.new_zeros(*places.shape, x.shape[-1]).masked_scatter(places.unsqueeze(-1), x)
-    update = torch.bmm(torch.bmm(padded, a.to(x.dtype)).to(y.dtype), b.to(y.dtype))
+    update = torch.matmul(_shrink(padded, a.to(x.dtype)).to(y.dtype), b.to(y.dtype))
     return torch.add(y, update[places], alpha=scale)
 
 
 def _check_shapes(
     x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, d_out: int, cu_seqlens: torch.Tensor | None
 ) -> None:
-    samples, d_in, r = a.shape
-    if x.shape[-1] != d_in or b.shape != (samples, r, d_out):
+    (_, d_in, r), samples = a.shape, max(a.shape[0], b.shape[0])
+    shared_or_each = {1, samples}
+    if x.shape[-1] != d_in or b.shape[1:] != (r, d_out) or not {a.shape[0], b.shape[0]} <= shared_or_each:
         raise ValueError(
             f"x {tuple(x.shape)}, a {tuple(a.shape)}, b {tuple(b.shape)} and an output of width {d_out} do not "
-            "fit: expected x (…, d_in), a (G, d_in, r), b (G, r, d_out)."
+            "fit: expected x (…, d_in), a (G, d_in, r) and b (G, r, d_out), with 1 for G where all samples share it."
         )
     if cu_seqlens is None:
         if x.shape[0] % samples:

@@ -15,8 +15,10 @@ def hyper_lora_naive(
     cu_seqlens: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """``x Wᵀ + bias + scale · (x a) b``; arguments and shapes as in `hyper_lora_linear`."""
+    samples = max(len(a), len(b))
+    a, b = a.expand(samples, -1, -1), b.expand(samples, -1, -1)
     if cu_seqlens is None:
-        per_sample = list(x.reshape(a.shape[0], -1, x.shape[-1]))
+        per_sample = list(x.reshape(samples, -1, x.shape[-1]))
     else:
         bounds = cu_seqlens.tolist()
         per_sample = [x[start:end] for start, end in pairwise(bounds)]

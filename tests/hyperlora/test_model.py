@@ -342,7 +342,7 @@ def test_wrong_features_are_named(kind, change, message):
     [
         ({"r": 0}, "r must be a positive integer, got 0"),
         ({"feature_dim": -1}, "feature_dim must be"),
-        ({"hypernetwork": "transformer"}, "'embedding' or 'mlp', got 'transformer'"),
+        ({"hypernetwork": "transformer"}, "'embedding', 'mlp' or 'memory', got 'transformer'"),
         ({"lora_dropout": 1.0}, "lora_dropout must be in"),
         ({"layer_index_scale": 1.0}, "belongs to hypernetwork='mlp'"),
         ({"layers_pattern": "layers"}, "needs layers_to_transform"),

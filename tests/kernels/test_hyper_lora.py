@@ -149,3 +149,20 @@ def test_shapes_that_do_not_fit_are_named(change, message):
     arguments = dict(zip(NAMES, (t.detach().float() for t in tensors((3, 5)))), cu_seqlens=None)
     with pytest.raises(ValueError, match=message):
         hyper_lora_linear(**{**arguments, **change})
+
+
+@pytest.mark.parametrize("shared", ["a", "b"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_matrix_that_all_samples_share(case, shared):
+    rows, bounds = CASES[case]
+    cu_seqlens = None if bounds is None else torch.tensor(bounds, dtype=torch.int32)
+    inputs = tensors(rows)
+    which = NAMES.index(shared)
+    inputs[which] = inputs[which][:1].detach().requires_grad_()
+    expected = hyper_lora_naive(*inputs, scale=0.7, cu_seqlens=cu_seqlens)
+    actual = hyper_lora_linear(*inputs, scale=0.7, cu_seqlens=cu_seqlens)
+    torch.testing.assert_close(actual, expected)
+    cotangent = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, inputs, cotangent)
+    for name, left, right in zip(NAMES, torch.autograd.grad(actual, inputs, cotangent), wanted):
+        torch.testing.assert_close(left, right, msg=lambda text, name=name: f"gradient of {name}: {text}")

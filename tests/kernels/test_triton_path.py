@@ -228,3 +228,21 @@ def test_a_model_gives_the_same_logits_and_gradients(tiny_llama_dir, triton_on_a
     torch.testing.assert_close(left, right, atol=1e-4, rtol=1e-4)
     for name, gradient in left_gradients.items():
         torch.testing.assert_close(gradient, right_gradients[name], atol=1e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("case", ["padded", "packed"])
+def test_an_a_that_all_samples_share(case, triton_on_any_device):
+    """As the memories of documents have it: the kernels read it with a stride of zero."""
+    samples, rows, bounds = CASES[case]
+    cu_seqlens = on_device(bounds)
+    x, weight, a, b, bias = tensors(samples, rows, 16)
+    a = a[:1].detach().requires_grad_()
+    wide = [t.detach().double().requires_grad_() for t in (x, weight, a, b, bias)]
+    expected = hyper_lora_naive(*wide, scale=0.7, cu_seqlens=cu_seqlens)
+    actual = hyper_lora_linear(x, weight, a, b, bias, 0.7, cu_seqlens, use_triton=True)
+    assert_near("output", actual, expected, torch.float32)
+    cotangent = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    wanted = torch.autograd.grad(expected, wide, cotangent.double())
+    got = torch.autograd.grad(actual, (x, weight, a, b, bias), cotangent)
+    for name, left, right in zip(NAMES, got, wanted):
+        assert_near(f"gradient of {name}", left, right, torch.float32)
