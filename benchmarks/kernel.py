@@ -146,6 +146,11 @@ def run(setting: Setting, device: str, bandwidth: float | None, rounds: int, cal
     gated = partial(gated_lora_linear, scale=SCALE)
     named = {name: (form, plain, partial(hyper_lora_naive, scale=SCALE)) for name, form in forms(setting).items()}
     named["gated"] = (gated, gated_inputs, gated_naive)
+    # As adapters from documents have it: an A that all share, and a B for each.
+    shared = [*plain[:2], plain[2][:1].detach().requires_grad_(), plain[3]]
+    for name in ("torch path", "Triton"):
+        if name in named:
+            named[f"{name}, one A for all"] = (named[name][0], shared, named[name][2])
     if computes_in_single_precision(device, setting.dtype, setting.tokens):
         single = [*plain[:2], *(matrix.detach().float().requires_grad_() for matrix in plain[2:])]
         named["torch path, adapters in fp32"] = (*named["torch path"][:1], single, *named["torch path"][2:])
