@@ -84,8 +84,7 @@ def encode_marked_prompt(
     Raises:
         InputError: The prompt does not fit even without its context.
     """
-    values = {"{question}": record["question"]} | ({} if context is None else {"{context}": context})
-    text, spans = _fill(template, values)
+    text, spans = fill_prompt(template, record["question"], context)
     encoded = tokenizer(text, return_offsets_mapping=tokenizer.is_fast)
     ids, offsets = encoded["input_ids"], encoded.get("offset_mapping", [])
     inside = [i for i, (a, b) in enumerate(offsets) if any(start <= a < b <= end for start, end in spans["{context}"])]
@@ -116,8 +115,15 @@ def mark_tokens(offsets: Sequence[Span], spans: Sequence[Span]) -> list[bool]:
     return [any(first < end and last > max(start, first) for start, end in spans) for first, last in offsets]
 
 
-def _fill(template: str, values: dict[str, str]) -> tuple[str, dict[str, list[Span]]]:
-    """The filled template, and where each value stands in it; values may hold placeholders as text."""
+def fill_prompt(template: str, question: str, context: str | None) -> tuple[str, dict[str, list[Span]]]:
+    """The filled template, and where question and context stand in it; both may hold placeholders as text.
+
+    Args:
+        template: Text with ``{question}`` and, if there is a context, ``{context}``.
+        question: The question.
+        context: The context, or ``None``.
+    """
+    values = {"{question}": question} | ({} if context is None else {"{context}": context})
     text = ""
     spans: dict[str, list[Span]] = {"{question}": [], "{context}": []}
     for piece in re.split(r"(\{question\}|\{context\})", template):
