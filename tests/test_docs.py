@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.compare import CompareOptions
 from aag_hf.cli.evaluate import EvaluateOptions
 from aag_hf.cli.main import main
 from aag_hf.cli.publish import PublishOptions
@@ -14,7 +15,12 @@ from aag_hf.cli.retrieve import RetrieveOptions
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 NAMED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-OPTIONS = {"evaluate": EvaluateOptions, "publish": PublishOptions, "retrieve": RetrieveOptions}
+OPTIONS = {
+    "compare": CompareOptions,
+    "evaluate": EvaluateOptions,
+    "publish": PublishOptions,
+    "retrieve": RetrieveOptions,
+}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -36,6 +42,8 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tiny_llama_dir, tmp_pa
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda page: page.stem)
 def test_the_options_of_every_command_shown_exist(page):
     for command, *flags in commands(page):
+        if command == "compare":
+            flags = ["--results", *flags]
         parse_arguments(command, (OPTIONS[command],), flags)
 
 

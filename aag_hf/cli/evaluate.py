@@ -15,6 +15,7 @@ from aag_hf.cli.measured import BaseOptions, Reader, base_readers, named_inputs,
 from aag_hf.cli.options import OVERWRITE, LoadingOptions, device, processes, use_threads
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed, is_finished, manifest
+from aag_hf.data.jsonl import write_rows
 from aag_hf.data.progress import PartialOutput
 from aag_hf.data.records import read_records
 from aag_hf.data.sampling import sample_records
@@ -26,6 +27,7 @@ from aag_hf.evaluation.scores import check_groups
 from aag_hf.manifest import Manifest
 
 Records = list[dict[str, Any]]
+PREDICTIONS = "predictions.jsonl"
 
 
 @dataclass
@@ -40,7 +42,7 @@ class EvaluateOptions(BaseOptions):
     max_samples: int | None = field(
         default=None, metadata={"help": "Only so many records of each input, drawn with `seed`."}
     )
-    output_dir: str = field(default="", metadata={"help": "Where results.json and results.png go."})
+    output_dir: str = field(default="", metadata={"help": "Where results.json, results.png and predictions.jsonl go."})
     controls: list[str] = field(
         default_factory=list,
         metadata={"help": f"Also measured for readers that take features: some of {', '.join(get_args(Control)[1:])}."},
@@ -51,10 +53,13 @@ class EvaluateOptions(BaseOptions):
 
 
 def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
-    """Measure every reader and, where it takes features, its controls; writes results.json and results.png.
+    """Measure every reader and, where it takes features, its controls.
 
-    Each row is kept as soon as it is there: a stopped run continues. Several processes share the questions; the first
-    one writes.
+    Writes results.json and results.png, and the predictions to predictions.jsonl. Each row is kept as soon as it is
+    there: a stopped run continues. Several processes share the questions; the first one writes.
+
+    Returns:
+        The rows of results.json, without their predictions.
 
     Raises:
         InputError: An option is missing or unknown, a file or model cannot be used, or the results there are of another
@@ -91,7 +96,9 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
             rows.append(row)
             if is_main:
                 partial.append([row])
+        predictions = [{"reader": row["name"]} | one for row in rows for one in row.pop("predictions")]
         if is_main:
+            write_rows(predictions, output.with_name(PREDICTIONS))
             plot_results(rows, output.with_name("results.png"), _title(inputs))
             partial.finish(lambda: write_json(rows, output))
         processes().wait_for_everyone()

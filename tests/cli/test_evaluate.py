@@ -77,6 +77,29 @@ def test_readers_and_files_that_are_called_alike_have_rows_of_their_own(saved, t
     assert all(printed.count(name) >= 1 for name in ("a/reader", "b/reader", "other", "exact match"))
 
 
+def test_predictions_can_be_read_and_two_rows_compared(saved, tiny_llama_dir, files, tmp_path, capsys):
+    options = ["--model", saved[0], "--model_name_or_path", tiny_llama_dir, "--input", files / "nq/test.jsonl"]
+    options += ["--context", "generated", "--max_samples", "8"]
+    assert evaluate(tmp_path / "two", *options) == 0
+    rows = json.loads((tmp_path / "two" / "results.json").read_text(), parse_constant=pytest.fail)
+    predictions = [json.loads(line) for line in (tmp_path / "two" / "predictions.jsonl").read_text().splitlines()]
+    assert [p["reader"] for p in predictions] == [row["name"] for row in rows for _ in range(8)]
+    assert all(p["question"] and p["answers"] and p["prediction"] for p in predictions)
+    capsys.readouterr()
+
+    two = str(tmp_path / "two")
+    assert main(["compare", two, two, "--rows", *(row["name"] for row in rows)]) == 0
+    assert "8 questions" in capsys.readouterr().out
+    assert main(["compare", two, two]) == 2
+    assert "has 2 rows: choose one of each output with --rows: 'reader'," in capsys.readouterr().err
+    assert main(["compare", two, two, "--rows", "reader", "writer"]) == 2
+    assert "has no row 'writer': expected one of 'reader'" in capsys.readouterr().err
+    assert main(["compare", two]) == 2
+    assert "expected two outputs of `aag evaluate`, found 1" in capsys.readouterr().err
+    assert main(["compare", str(files / "train.jsonl"), two]) == 2
+    assert "train.jsonl, line 1: expected a row of the predictions.jsonl" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
