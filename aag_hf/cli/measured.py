@@ -11,18 +11,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aag_hf.awakening import AwakeningConfig, AwakeningModel
 from aag_hf.awakening.model import load_language_model, load_tokenizer, saved_config, saved_directory
-from aag_hf.cli.options import LoadingOptions
-from aag_hf.data.contexts import READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource, context_of
+from aag_hf.cli.options import LoadingOptions, PromptOptions
+from aag_hf.data.contexts import ContextSource, context_of
 from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
 from aag_hf.evaluation.evaluator import given_contexts
-from aag_hf.evaluation.shots import choose_shots, few_shot_prompt
+from aag_hf.evaluation.shots import choose_shots
 
 Records = list[dict[str, Any]]
 
 
 @dataclass
-class BaseOptions(LoadingOptions):
+class BaseOptions(PromptOptions, LoadingOptions):
     """A base model to measure as it is, and what it reads."""
 
     model_name_or_path: str | None = field(
@@ -38,10 +38,6 @@ class BaseOptions(LoadingOptions):
     )
     shots_file: str | None = field(
         default=None, metadata={"help": "Records to draw these from, with `seed`; none is drawn that is also asked."}
-    )
-    prompt: str = field(default=READER_PROMPT, metadata={"help": "Its prompt with {question}."})
-    context_prompt: str = field(
-        default=READER_CONTEXT_PROMPT, metadata={"help": "Its prompt with {context}, {question}."}
     )
     prompt_max_length: int = field(default=1024, metadata={"help": "Most tokens of its prompt, examples included."})
     answer_max_length: int = field(default=32, metadata={"help": "Most tokens of its answer, cut at the first line."})
@@ -147,7 +143,7 @@ def base_readers(options: BaseOptions, asked: Records, seed: int) -> list[Reader
     readers = []
     contexts = cast(list[ContextSource], options.context)
     for context, shots in product(dict.fromkeys(contexts), dict.fromkeys(options.shots)):
-        config = _base_config(options, context, pool[:shots])
+        config = _base_config(options, tokenizer, context, pool[:shots])
         load = partial(_load_base_reader, config, base, tokenizer)
         told = ["zero-shot" if shots == 0 else f"{shots}-shot", *([] if context == "none" else [context])]
         readers.append(Reader(", ".join([short_names([path])[0], *told]), config, load))
@@ -160,15 +156,17 @@ def _load_base_reader(
     return AwakeningModel(config, base(), tokenizer).eval()
 
 
-def _base_config(options: BaseOptions, context: ContextSource, shots: Records) -> AwakeningConfig:
+def _base_config(
+    options: BaseOptions, tokenizer: PreTrainedTokenizerBase, context: ContextSource, shots: Records
+) -> AwakeningConfig:
     answered = [(record, context_of(record, context, options.passages)) for record in shots]
-    closed_book = context == "none"
+    name = options.model_name_or_path
+    assert name is not None
     return AwakeningConfig(
-        base_model_name_or_path=options.model_name_or_path,
+        base_model_name_or_path=name,
         context=context,
         passages=options.passages,
-        prompt=few_shot_prompt(options.prompt, answered) if closed_book else options.prompt,
-        context_prompt=options.context_prompt if closed_book else few_shot_prompt(options.context_prompt, answered),
+        **options.prompts(tokenizer, options.is_chat(tokenizer, name), answered),
         prompt_max_length=options.prompt_max_length,
         answer_max_length=options.answer_max_length,
     )

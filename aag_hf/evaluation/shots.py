@@ -5,8 +5,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from aag_hf.collators.prompts import fill_prompt
-from aag_hf.data.contexts import target_of
 from aag_hf.errors import InputError
 
 Records = Sequence[dict[str, Any]]
@@ -43,28 +41,6 @@ def choose_shots(records: Records, count: int, *, asked: Records, seed: int = 29
             "file, such as the training records, or ask for fewer."
         )
     return drawn
-
-
-def few_shot_prompt(template: str, shots: Sequence[tuple[dict[str, Any], str | None]]) -> str:
-    """A prompt that begins with answered questions.
-
-    Args:
-        template: Text with ``{question}`` and, if a context is read, ``{context}``.
-        shots: Records with the context that is read beside each.
-
-    Returns:
-        A template for the question that is asked.
-
-    Raises:
-        InputError: A record holds a placeholder as text.
-    """
-    answered = []
-    for record, context in shots:
-        text = f"{fill_prompt(template, record['question'], context)[0]} {target_of(record)}"
-        if "{question}" in text or "{context}" in text:
-            raise InputError(f"record {record['id']}: holds a placeholder of prompts as text: drop it from the file.")
-        answered.append(text)
-    return "\n\n".join([*answered, template])
 
 
 def _comparable(question: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from aag_hf.data import load_countries
 from aag_hf.errors import InputError
-from aag_hf.evaluation.shots import choose_shots, few_shot_prompt
+from aag_hf.evaluation.shots import choose_shots
 
 SPLITS = load_countries()
 
@@ -31,11 +31,3 @@ def test_no_example_is_asked_or_about_an_entity_that_is():
     assert SPLITS["train"][0]["entity"] not in {shot["entity"] for shot in shots}
     with pytest.raises(InputError, match="has 3 records that are not asked about"):
         choose_shots(records, 4, asked=asked)
-
-
-def test_a_prompt_with_examples_ends_with_the_question_asked():
-    shots = [({"id": "1", "question": "{x}?", "answers": ["a", "b"]}, "old"), ({**SPLITS["train"][0]}, "new")]
-    prompt = few_shot_prompt("{context}\nQ: {question}\nA:", shots)
-    assert prompt.startswith("old\nQ: {x}?\nA: a\n\nnew\nQ: ") and prompt.endswith("\n\n{context}\nQ: {question}\nA:")
-    with pytest.raises(InputError, match="record 1: holds a placeholder"):
-        few_shot_prompt("{question}", [({"id": "1", "question": "{question}", "answers": ["a"]}, None)])
