@@ -28,6 +28,8 @@ class AwakeningConfig(PretrainedConfig):
         prompt_max_length (`int`): Most tokens of a prompt.
         answer_max_length (`int`): Most tokens of an answer.
         context_max_length (`int`): Most tokens of a generated context.
+        quantization (`str`, *optional*): What the base model was in when the reader was trained: ``"8bit"``, ``"4bit"``
+            or the name of another method.
 
     Raises:
         InputError: Features are to read a context and there is none, or Fusion-in-Decoder without passages, or in a
@@ -50,6 +52,7 @@ class AwakeningConfig(PretrainedConfig):
         prompt_max_length: int = 256,
         answer_max_length: int = 16,
         context_max_length: int = 64,
+        quantization: str | None = None,
         **kwargs: Any,
     ):
         self.base_model_name_or_path = base_model_name_or_path
@@ -70,4 +73,5 @@ class AwakeningConfig(PretrainedConfig):
         self.prompt_max_length = prompt_max_length
         self.answer_max_length = answer_max_length
         self.context_max_length = context_max_length
+        self.quantization = quantization
         super().__init__(**kwargs)

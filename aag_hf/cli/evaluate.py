@@ -116,11 +116,11 @@ def _check(readers: Sequence[Reader], inputs: dict[str, Records], controls: Sequ
 
 
 def _made_by(options: EvaluateOptions, saved: Sequence[Reader], paths: dict[str, str]) -> Manifest:
-    told = {"dtype", "attn_implementation", "controls", "batch_size", "seed"}
+    told = {"controls", "batch_size", "seed"}
     if options.model_name_or_path is not None:
         of_base = {option.name for option in fields(BaseOptions)} - {option.name for option in fields(LoadingOptions)}
         told |= of_base - {"model_name_or_path", "shots_file"}
-    settings = {name: getattr(options, name) for name in sorted(told)}
+    settings = {name: getattr(options, name) for name in sorted(told)} | options.loading_settings()
     settings |= {"names": list(paths)} if len(paths) > 1 else {}
     settings |= {} if options.max_samples is None else {"max_samples": options.max_samples}
     return manifest(

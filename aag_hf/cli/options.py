@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from transformers import PreTrainedTokenizerBase
 
+from aag_hf.cli.quantization import QuantizationOptions
 from aag_hf.collators.chat import Shot, build_prompt, is_instruct
 from aag_hf.collators.prompts import check_prompt
 from aag_hf.data.contexts import CHAT_CONTEXT_PROMPT, CHAT_PROMPT, READER_CONTEXT_PROMPT, READER_PROMPT
@@ -19,7 +20,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 @dataclass
-class LoadingOptions:
+class LoadingOptions(QuantizationOptions):
     """How a language model is loaded."""
 
     dtype: str = field(default="float32", metadata={"help": "Base weights: float32, bfloat16 or float16."})
@@ -34,7 +35,19 @@ class LoadingOptions:
 
     def loading_arguments(self) -> dict[str, Any]:
         """The fields under the names of `from_pretrained`."""
-        return {"dtype": DTYPES[self.dtype], "attn_implementation": self.attn_implementation}
+        dtype = DTYPES[self.dtype]
+        arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": self.attn_implementation}
+        if self.quantization is not None:
+            arguments["quantization_config"] = self.quantization_config(dtype, device())
+            arguments["device_map"] = {"": device()}
+        return arguments
+
+    def loading_settings(self) -> dict[str, Any]:
+        """The fields that decide about what a model says, as plain values."""
+        settings = {"dtype": self.dtype, "attn_implementation": self.attn_implementation}
+        if self.quantization is not None:
+            settings |= {option.name: getattr(self, option.name) for option in fields(QuantizationOptions)}
+        return settings
 
 
 @dataclass
@@ -95,6 +108,18 @@ class PromptOptions:
             "prompt": build_prompt(templates[0], () if reads else shots, asking),
             "context_prompt": build_prompt(templates[1], shots if reads else (), asking),
         }
+
+
+@dataclass
+class SampleOptions:
+    """How many records a run takes."""
+
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on only so many records, drawn with `seed`."}
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate on only so many development records, drawn with `seed`."}
+    )
 
 
 @dataclass

@@ -40,6 +40,8 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "generation_max_length": _COUNT,
     "generation_num_beams": _COUNT,
     "max_samples": _COUNT,
+    "max_train_samples": _COUNT,
+    "max_eval_samples": _COUNT,
     "fold": _NOT_NEGATIVE,
     "shots": _NOT_NEGATIVE,
     "weight_decay": _NOT_NEGATIVE,

@@ -15,25 +15,27 @@ from transformers import PreTrainedModel, set_seed
 from aag_hf import HyperLoraConfig
 from aag_hf.awakening import AwakeningConfig, AwakeningModel, share_weights
 from aag_hf.awakening.model import is_encoder_decoder, load_language_model, load_tokenizer, saved_config
+from aag_hf.awakening.quantization import quantization_of
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
-from aag_hf.cli.options import OVERWRITE, AdapterOptions, ModelOptions, PromptOptions, use_threads
+from aag_hf.cli.options import OVERWRITE, AdapterOptions, ModelOptions, PromptOptions, SampleOptions, use_threads
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import new_directory
 from aag_hf.cli.training import (
+    check_quantized,
     environment,
     gathered_weights,
     is_sharding,
     manifest_of,
     recipe_of,
     run,
+    sampled_records,
     trained_parts,
     training_output,
     whole_weights,
 )
 from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.data.contexts import ContextSource, context_of
-from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
 from aag_hf.evaluation import ReaderMetrics
 from aag_hf.manifest import Manifest
@@ -44,7 +46,7 @@ Records = list[dict[str, Any]]
 
 
 @dataclass
-class TrainOptions(PromptOptions, AdapterOptions, ModelOptions):
+class TrainOptions(PromptOptions, SampleOptions, AdapterOptions, ModelOptions):
     """What is trained, on what, and what it reads; the Trainer's own options stand beside these."""
 
     train_file: str = field(default="", metadata={"help": "Training records."})
@@ -116,9 +118,9 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
 
 
 def _train(options: TrainOptions, arguments: ContextDistillationConfig, output_dir: Path, made_by: Manifest) -> None:
+    check_quantized(options, arguments)
     set_seed(arguments.seed)
-    train_records = read_records(options.train_file)
-    dev_records = read_records(options.dev_file) if options.dev_file else None
+    train_records, dev_records = sampled_records(options, arguments.seed)
     records = [*train_records, *(dev_records or [])]
     with whole_weights(arguments):
         base = load_language_model(options.model_name_or_path, options.fid, **options.loading_arguments())
@@ -265,6 +267,7 @@ def _untrained_model(options: TrainOptions, base: PreTrainedModel, train_records
         **options.prompts(tokenizer, chat),
         prompt_max_length=options.prompt_max_length,
         answer_max_length=options.answer_max_length,
+        quantization=quantization_of(base),
     )
     encoder = None
     if options.method == "aag":
