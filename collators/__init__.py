@@ -1,5 +1,6 @@
 """Batches from records, for Trainers of this package and of others."""
 
+from aag_hf.collators.chat import build_prompt
 from aag_hf.collators.context_distillation import DataCollatorForContextDistillation
 from aag_hf.collators.context_generation import DataCollatorForContextGeneration
 from aag_hf.collators.fid import DataCollatorForFiD
@@ -10,4 +11,5 @@ __all__ = [
     "DataCollatorForContextGeneration",
     "DataCollatorForContextDistillation",
     "ReaderPrompt",
+    "build_prompt",
 ]

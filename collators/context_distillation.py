@@ -44,8 +44,9 @@ class DataCollatorForContextDistillation:
     `cut` counts what was shortened so far in this process, by name: see [`~.prompts.Cuts`].
 
     Raises:
-        InputError: A tokenizer without offsets, or what only encoder-decoder models have for a causal one; on a call,
-            a record that lacks what is to be read, or whose question the limit does not hold; names the record.
+        InputError: A tokenizer without offsets, what only encoder-decoder models have for a causal one, or a chat
+            for one of student and teacher; on a call, a record that lacks what is to be read, or whose question the
+            limit does not hold; names the record.
 
     Example:
 
@@ -79,6 +80,8 @@ class DataCollatorForContextDistillation:
         for name, is_on in wanted.items():
             if is_on and not self.is_encoder_decoder:
                 raise InputError(f"{name} is for encoder-decoder models: leave it off for a causal one.")
+        if self.teacher is not None and self.teacher.chat != self.student.chat:
+            raise InputError("student and teacher predict the same tokens: let both be asked in a chat, or neither.")
         if self.padding_free and (self.is_encoder_decoder or self.pad_to_multiple_of):
             raise InputError(
                 "padding_free is for causal models, and without pad_to_multiple_of: leave one of them out."
@@ -154,10 +157,9 @@ class DataCollatorForContextDistillation:
         return inputs
 
     def _targets(self, records: Sequence[dict[str, Any]]) -> list[list[int]]:
+        apart = self.is_encoder_decoder or self.student.chat
         return [
-            encode_target(
-                self.tokenizer, target_of(record), self.answer_max_length, self.is_encoder_decoder, self.cut, "answers"
-            )
+            encode_target(self.tokenizer, target_of(record), self.answer_max_length, apart, self.cut, "answers")
             for record in records
         ]
 
@@ -180,6 +182,7 @@ class DataCollatorForContextDistillation:
                 reader.context_of(record),
                 reader.prompt_max_length,
                 self.cut,
+                reader.chat,
             )
             for record in records
         ]

@@ -67,6 +67,7 @@ def encode_marked_prompt(
     context: str | None,
     max_length: int,
     cut: Cuts | None = None,
+    chat: bool = False,
 ) -> tuple[list[int], list[bool]]:
     """Fill `template` and tokenize it, dropping the context's last tokens where it is longer than `max_length`.
 
@@ -77,6 +78,7 @@ def encode_marked_prompt(
         context: The context, or ``None``.
         max_length: Most tokens, special ones included.
         cut: Where it is counted that a context was cut.
+        chat: Whether `template` is turns of a chat, which have their special tokens already.
 
     Returns:
         Token ids, and for each whether it belongs to the question.
@@ -84,9 +86,8 @@ def encode_marked_prompt(
     Raises:
         InputError: The prompt does not fit even without its context.
     """
-    values = {"{question}": record["question"]} | ({} if context is None else {"{context}": context})
-    text, spans = _fill(template, values)
-    encoded = tokenizer(text, return_offsets_mapping=tokenizer.is_fast)
+    text, spans = fill_prompt(template, record["question"], context)
+    encoded = tokenizer(text, return_offsets_mapping=tokenizer.is_fast, add_special_tokens=not chat)
     ids, offsets = encoded["input_ids"], encoded.get("offset_mapping", [])
     inside = [i for i, (a, b) in enumerate(offsets) if any(start <= a < b <= end for start, end in spans["{context}"])]
     excess = max(len(ids) - max_length, 0)
@@ -116,8 +117,15 @@ def mark_tokens(offsets: Sequence[Span], spans: Sequence[Span]) -> list[bool]:
     return [any(first < end and last > max(start, first) for start, end in spans) for first, last in offsets]
 
 
-def _fill(template: str, values: dict[str, str]) -> tuple[str, dict[str, list[Span]]]:
-    """The filled template, and where each value stands in it; values may hold placeholders as text."""
+def fill_prompt(template: str, question: str, context: str | None) -> tuple[str, dict[str, list[Span]]]:
+    """The filled template, and where question and context stand in it; both may hold placeholders as text.
+
+    Args:
+        template: Text with ``{question}`` and, if there is a context, ``{context}``.
+        question: The question.
+        context: The context, or ``None``.
+    """
+    values = {"{question}": question} | ({} if context is None else {"{context}": context})
     text = ""
     spans: dict[str, list[Span]] = {"{question}": [], "{context}": []}
     for piece in re.split(r"(\{question\}|\{context\})", template):
@@ -132,7 +140,7 @@ def encode_target(
     tokenizer: PreTrainedTokenizerBase,
     text: str,
     max_length: int,
-    is_encoder_decoder: bool,
+    apart: bool,
     cut: Cuts | None = None,
     kind: str = "answers",
 ) -> list[int]:
@@ -142,7 +150,8 @@ def encode_target(
         tokenizer: The model's tokenizer.
         text: The target.
         max_length: Most tokens, the end token included; longer targets lose their end token.
-        is_encoder_decoder: Otherwise a space parts the target from the prompt it continues.
+        apart: Whether it begins a text of its own, a decoder's or a turn of a chat; otherwise a space parts it from the
+            prompt it continues.
         cut: Where it is counted that a target was cut.
         kind: What kind of target it is.
 
@@ -151,7 +160,7 @@ def encode_target(
     """
     if tokenizer.eos_token_id is None:
         raise InputError(f"tokenizer {tokenizer.name_or_path!r} has no eos token: set tokenizer.eos_token.")
-    text = text.strip() if is_encoder_decoder else " " + text.strip()
+    text = text.strip() if apart else " " + text.strip()
     ids = tokenizer(text_target=text, add_special_tokens=False)["input_ids"]
     if len(ids) + 1 > max_length and cut is not None:
         cut[kind] += 1

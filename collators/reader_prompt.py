@@ -20,6 +20,8 @@ class ReaderPrompt:
         prompt: Text with ``{question}``.
         context_prompt: Text with ``{context}`` and ``{question}``.
         prompt_max_length: Most tokens of a prompt; what is too long is cut from the context.
+        chat: Whether the prompts are turns of a chat, as [`~.chat.build_prompt`] makes them: no special tokens are
+            added, and the answer begins a turn.
 
     Raises:
         InputError: A prompt without its placeholders, or a number below one.
@@ -31,6 +33,7 @@ class ReaderPrompt:
     prompt: str = READER_PROMPT
     context_prompt: str = READER_CONTEXT_PROMPT
     prompt_max_length: int = 256
+    chat: bool = False
 
     def __post_init__(self) -> None:
         check_prompt("prompt", self.prompt, contexts=0)
@@ -63,7 +66,8 @@ class ReaderPrompt:
         passages = self.passages if self.context == "passages" else None
         prompt = None if self.reads_apart else self.template
         length = self.prompt_max_length
-        return {
+        told = {"chat": True} if self.chat and not self.reads_apart else {}
+        return told | {
             "context": self.context,
             "passages": passages,
             "fid": self.reads_apart,

@@ -1,20 +1,30 @@
 """What the documentation shows runs: with a tiny model in the place of the named one."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.compare import CompareOptions
 from aag_hf.cli.evaluate import EvaluateOptions
 from aag_hf.cli.main import main
 from aag_hf.cli.publish import PublishOptions
 from aag_hf.cli.retrieve import RetrieveOptions
+from aag_hf.cli.train import TrainOptions
+from aag_hf.trainers import ContextDistillationConfig
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 NAMED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-OPTIONS = {"evaluate": EvaluateOptions, "publish": PublishOptions, "retrieve": RetrieveOptions}
+OPTIONS = {
+    "compare": (CompareOptions,),
+    "evaluate": (EvaluateOptions,),
+    "publish": (PublishOptions,),
+    "retrieve": (RetrieveOptions,),
+    "train": (TrainOptions, ContextDistillationConfig),
+}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -23,7 +33,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def commands(page: Path) -> list[list[str]]:
     lines = "".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
-    return [line.split()[1:] for line in lines if line.startswith("aag ")]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("aag ")]
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda page: page.stem)
@@ -36,7 +46,9 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tiny_llama_dir, tmp_pa
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda page: page.stem)
 def test_the_options_of_every_command_shown_exist(page):
     for command, *flags in commands(page):
-        parse_arguments(command, (OPTIONS[command],), flags)
+        if command == "compare":
+            flags = ["--results", *flags]
+        parse_arguments(command, OPTIONS[command], flags)
 
 
 def test_retrieval_as_shown(tmp_path, monkeypatch):

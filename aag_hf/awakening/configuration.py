@@ -23,12 +23,17 @@ class AwakeningConfig(PretrainedConfig):
         prompt (`str`): The reader's prompt without context.
         context_prompt (`str`): The reader's prompt with context.
         generator_prompt (`str`): The context generator's prompt.
+        chat (`bool`): Whether the reader's prompts, not the generator's, are turns of a chat, as
+            [`~aag_hf.collators.build_prompt`] makes them with the tokenizer's template.
         prompt_max_length (`int`): Most tokens of a prompt.
         answer_max_length (`int`): Most tokens of an answer.
         context_max_length (`int`): Most tokens of a generated context.
+        quantization (`str`, *optional*): What the base model was in when the reader was trained: ``"8bit"``, ``"4bit"``
+            or the name of another method.
 
     Raises:
-        InputError: Features are to read a context and there is none, or Fusion-in-Decoder without passages.
+        InputError: Features are to read a context and there is none, or Fusion-in-Decoder without passages, or in a
+            chat.
     """
 
     model_type = "aag"
@@ -43,9 +48,11 @@ class AwakeningConfig(PretrainedConfig):
         prompt: str = READER_PROMPT,
         context_prompt: str = READER_CONTEXT_PROMPT,
         generator_prompt: str = GENERATOR_PROMPT,
+        chat: bool = False,
         prompt_max_length: int = 256,
         answer_max_length: int = 16,
         context_max_length: int = 64,
+        quantization: str | None = None,
         **kwargs: Any,
     ):
         self.base_model_name_or_path = base_model_name_or_path
@@ -53,6 +60,8 @@ class AwakeningConfig(PretrainedConfig):
         self.passages = passages
         if fid and context != "passages":
             raise InputError(f"fid reads several passages, and the context is {context!r}: choose 'passages'.")
+        if fid and chat:
+            raise InputError("fid reads passages with prompts of its own: leave chat off.")
         self.fid = fid
         if features_read_context and context == "none":
             raise InputError("features_read_context needs a context: choose one, or leave it off.")
@@ -60,7 +69,9 @@ class AwakeningConfig(PretrainedConfig):
         self.prompt = prompt
         self.context_prompt = context_prompt
         self.generator_prompt = generator_prompt
+        self.chat = chat
         self.prompt_max_length = prompt_max_length
         self.answer_max_length = answer_max_length
         self.context_max_length = context_max_length
+        self.quantization = quantization
         super().__init__(**kwargs)

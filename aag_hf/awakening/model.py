@@ -27,6 +27,7 @@ from transformers import (
 
 from aag_hf.awakening.configuration import AwakeningConfig
 from aag_hf.awakening.decoding import first_line, generate_texts
+from aag_hf.awakening.quantization import prepare_quantized, tell_precision
 from aag_hf.awakening.saving import settle
 from aag_hf.awakening.sharing import share_weights
 from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForContextGeneration, ReaderPrompt
@@ -280,6 +281,7 @@ class AwakeningModel(nn.Module):
             if config.base_model_name_or_path is None:
                 raise InputError(f"{directory}: its config.json names no base_model_name_or_path to load.")
             base = load_language_model(config.base_model_name_or_path, config.fid, **kwargs)
+        tell_precision(directory, config.quantization, base)
         encoder = directory / "question_encoder"
         generator = directory / "generator"
         with loading(encoder):
@@ -341,7 +343,7 @@ def load_language_model(name_or_path: str, fid: bool = False, **kwargs: Any) -> 
             f"{name_or_path}: lacks {len(lacking)} weights, such as {lacking[0]}, which would stay random: expected a "
             f"whole {type(model).__name__}."
         )
-    return model
+    return prepare_quantized(model)
 
 
 def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:

@@ -1,6 +1,7 @@
 """Several adapted models over one copy of the base weights."""
 
 import copy
+from collections.abc import Iterator
 from itertools import chain
 from typing import TypeVar
 
@@ -25,4 +26,17 @@ def share_weights(model: Model) -> Model:
     student = get_peft_model(share_weights(base), HyperLoraConfig(...))
     ```
     """
-    return copy.deepcopy(model, memo={id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
+    shared = chain(model.parameters(), model.buffers(), _quantized_state(model))
+    return copy.deepcopy(model, memo={id(tensor): tensor for tensor in shared})
+
+
+def _quantized_state(model: nn.Module) -> Iterator[object]:
+    """What layers of bitsandbytes keep beside their parameters; without it their numbers mean nothing."""
+    for module in model.modules():
+        if hasattr(module, "init_8bit_state"):
+            if module.weight.CB is not None:
+                # The first pass would move it from the weight, which is shared, to one of the layers.
+                module.init_8bit_state()
+            yield from (module.state.CB, module.state.SCB)
+        elif getattr(module, "quant_state", None) is not None:
+            yield module.quant_state

@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from logging import ERROR, getLogger
 from signal import SIGINT
 from threading import Timer
 
@@ -131,6 +132,8 @@ def _quieten_libraries() -> None:
     from transformers.utils import logging
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    # At its import, of faster kernels that it did without.
+    getLogger("bitsandbytes").setLevel(ERROR)
     logging.disable_progress_bar()
     for stream in (sys.stdout, sys.stderr):
         # A file's name may hold bytes that are no text.

@@ -4,66 +4,84 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, get_args
 
-from aag_hf.awakening import AwakeningConfig, AwakeningModel
-from aag_hf.awakening.model import saved_config, saved_directory
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
+from aag_hf.cli.measured import BaseOptions, Reader, base_readers, named_inputs, saved_readers
 from aag_hf.cli.options import OVERWRITE, LoadingOptions, device, processes, use_threads
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed, is_finished, manifest
+from aag_hf.data.jsonl import write_rows
 from aag_hf.data.progress import PartialOutput
 from aag_hf.data.records import read_records
+from aag_hf.data.sampling import sample_records
 from aag_hf.errors import InputError
 from aag_hf.evaluation.controls import Control
-from aag_hf.evaluation.evaluator import evaluate_reader, given_contexts
-from aag_hf.evaluation.report import plot_results, results_table, write_json
+from aag_hf.evaluation.evaluator import evaluate_reader
+from aag_hf.evaluation.report import plot_results, results_matrix, results_table, write_json
 from aag_hf.evaluation.scores import check_groups
+from aag_hf.manifest import Manifest
+
+Records = list[dict[str, Any]]
+PREDICTIONS = "predictions.jsonl"
 
 
 @dataclass
-class EvaluateOptions(LoadingOptions):
+class EvaluateOptions(BaseOptions):
     """Options of ``aag evaluate``."""
 
     model: list[str] = field(default_factory=list, metadata={"help": "Saved models; each is a row of the table."})
-    input: str = field(default="", metadata={"help": "Records to answer."})
-    output_dir: str = field(default="", metadata={"help": "Where results.json and results.png go."})
+    input: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Records to answer: FILE, or NAME=FILE; of several, every reader answers each."},
+    )
+    max_samples: int | None = field(
+        default=None, metadata={"help": "Only so many records of each input, drawn with `seed`."}
+    )
+    output_dir: str = field(default="", metadata={"help": "Where results.json, results.png and predictions.jsonl go."})
     controls: list[str] = field(
         default_factory=list,
         metadata={"help": f"Also measured for readers that take features: some of {', '.join(get_args(Control)[1:])}."},
     )
     batch_size: int = field(default=32, metadata={"help": "Questions a forward pass."})
-    seed: int = field(default=29, metadata={"help": "Of the controls' shuffles."})
+    seed: int = field(default=29, metadata={"help": "Of the controls' shuffles, and of what is drawn."})
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
 def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
-    """Measure every model and, where it takes features, its controls; writes results.json and results.png.
+    """Measure every reader and, where it takes features, its controls.
 
-    Each row is kept as soon as it is there: a stopped run continues. Several processes share the questions; the first
-    one writes.
+    Writes results.json and results.png, and the predictions to predictions.jsonl. Each row is kept as soon as it is
+    there: a stopped run continues. Several processes share the questions; the first one writes.
+
+    Returns:
+        The rows of results.json, without their predictions.
 
     Raises:
         InputError: An option is missing or unknown, a file or model cannot be used, or the results there are of another
             run.
     """
-    for name in ("model", "input", "output_dir"):
+    for name in ("input", "output_dir"):
         if not getattr(options, name):
             raise InputError(f"{name} is missing.")
+    if not options.model and options.model_name_or_path is None:
+        raise InputError("model is missing: name saved models, or a base model as model_name_or_path.")
     for control in options.controls:
         if control not in get_args(Control):
             raise InputError(f"control must be one of {', '.join(get_args(Control))}, got {control!r}.")
     use_threads(options.threads)
-    names = short_names(options.model)
-    records = read_records(options.input)
-    check_groups(records)
-    configs = [_check_model(path, records, options.controls) for path in options.model]
-    settings = {n: getattr(options, n) for n in ("dtype", "attn_implementation", "controls", "batch_size", "seed")}
-    bases = [config.base_model_name_or_path or "" for config in configs]
-    made_by = manifest("evaluate", settings, model=options.model, base=bases, input=options.input)
+    paths = named_inputs(options.input)
+    inputs = {
+        name: sample_records(read_records(path), options.max_samples, options.seed) for name, path in paths.items()
+    }
+    saved = saved_readers(options.model, options.loading_arguments())
+    readers = saved + base_readers(options, list(chain(*inputs.values())), options.seed)
+    _check(readers, inputs, options.controls)
+    made_by = _made_by(options, saved, paths)
     output = Path(options.output_dir) / "results.json"
     is_main = processes().is_main_process
     with claimed(output, made_by, options.overwrite) if is_main else nullcontext(False) as finished:
@@ -74,29 +92,60 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
         partial = PartialOutput(output, made_by)
         rows = partial.read()
         processes().wait_for_everyone()
-        for row in _missing_rows(options, names, records, len(rows)):
+        for row in _missing_rows(options, readers, inputs, len(rows)):
             rows.append(row)
             if is_main:
                 partial.append([row])
+        predictions = [{"reader": row["name"]} | one for row in rows for one in row.pop("predictions")]
         if is_main:
-            title = f"{len(records)} questions of {Path(options.input).name}"
-            plot_results(rows, output.with_name("results.png"), title)
+            write_rows(predictions, output.with_name(PREDICTIONS))
+            plot_results(rows, output.with_name("results.png"), _title(inputs))
             partial.finish(lambda: write_json(rows, output))
         processes().wait_for_everyone()
     return rows
 
 
+def _check(readers: Sequence[Reader], inputs: dict[str, Records], controls: Sequence[str]) -> None:
+    """Refuse, before any model is loaded, what would stop a run in its middle."""
+    for records in inputs.values():
+        check_groups(records)
+        for reader in readers:
+            reader.check(records)
+        if "shuffled_within_relation" in controls and not all("relation" in record for record in records):
+            raise InputError("control shuffled_within_relation needs records with a relation.")
+
+
+def _made_by(options: EvaluateOptions, saved: Sequence[Reader], paths: dict[str, str]) -> Manifest:
+    told = {"controls", "batch_size", "seed"}
+    if options.model_name_or_path is not None:
+        of_base = {option.name for option in fields(BaseOptions)} - {option.name for option in fields(LoadingOptions)}
+        told |= of_base - {"model_name_or_path", "shots_file"}
+    settings = {name: getattr(options, name) for name in sorted(told)} | options.loading_settings()
+    settings |= {"names": list(paths)} if len(paths) > 1 else {}
+    settings |= {} if options.max_samples is None else {"max_samples": options.max_samples}
+    return manifest(
+        "evaluate",
+        settings,
+        model=options.model,
+        base=[reader.config.base_model_name_or_path or "" for reader in saved],
+        model_name_or_path=options.model_name_or_path,
+        shots_file=options.shots_file,
+        input=list(paths.values()),
+    )
+
+
 def _missing_rows(
-    options: EvaluateOptions, names: Sequence[str], records: list[dict[str, Any]], done: int
+    options: EvaluateOptions, readers: Sequence[Reader], inputs: dict[str, Records], done: int
 ) -> Iterator[dict[str, Any]]:
-    """The rows of all models and controls after the first `done`; a model without rows to come is not loaded."""
-    for path, name in zip(options.model, names, strict=True):
-        controls = ["none", *(options.controls if (saved_directory(path) / "question_encoder").is_dir() else ())]
-        waiting, done = controls[done:], max(done - len(controls), 0)
+    """The rows of all readers, inputs and controls after the first `done`; without rows to come none is loaded."""
+    for reader in readers:
+        controls = ["none", *(options.controls if reader.takes_features else ())]
+        planned = list(product(inputs.items(), controls))
+        waiting, done = planned[done:], max(done - len(planned), 0)
         if not waiting:
             continue
-        model = AwakeningModel.from_pretrained(path, **options.loading_arguments()).to(device())
-        for control in waiting:
+        model = reader.load().to(device())
+        for (name, records), control in waiting:
             result = evaluate_reader(
                 model,
                 records,
@@ -105,44 +154,31 @@ def _missing_rows(
                 seed=options.seed,
                 processes=processes(),
             )
-            row = name + ("" if control == "none" else f", {control.replace('_', ' ')}")
-            yield {"name": row, "trained_parameters": getattr(model.config, "trained_parameters", None)} | result
+            measured = reader.name + ("" if control == "none" else f", {control.replace('_', ' ')}")
+            yield {
+                "name": measured if len(inputs) == 1 else f"{measured} on {name}",
+                "reader": measured,
+                "data": name,
+                "trained_parameters": getattr(model.config, "trained_parameters", None),
+            } | result
 
 
-def short_names(paths: Sequence[str]) -> list[str]:
-    """The paths' last parts, as many as it takes to tell them apart.
-
-    Raises:
-        InputError: One is named twice.
-    """
-    parts = [Path(path).resolve().parts for path in paths]
-    for path, own in zip(paths, parts):
-        if parts.count(own) > 1:
-            raise InputError(f"model {path}: is named twice.")
-    for length in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(own[-length:]) for own in parts]
-        if len(set(names)) == len(names):
-            break
-    return names
-
-
-def _check_model(path: str, records: list[dict[str, Any]], controls: Sequence[str]) -> AwakeningConfig:
-    """The configuration of a saved model that can answer the records, before any model is loaded."""
-    directory = saved_directory(path)
-    config = saved_config(directory)
-    if config.context != "generated" or not (directory / "generator").is_dir():
-        given_contexts(config, records)
-    if "shuffled_within_relation" in controls and not all("relation" in record for record in records):
-        raise InputError("control shuffled_within_relation needs records with a relation.")
-    return config
+def _title(inputs: dict[str, Records]) -> str:
+    return " and ".join(f"{len(records)} questions of {name}" for name, records in inputs.items())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("evaluate", (EvaluateOptions,), argv)
     rows = evaluate(options)
-    if processes().is_main_process:
-        plain_console().print(results_table(rows, f"{rows[0]['count']} questions of {options.input}"), soft_wrap=False)
+    if not processes().is_main_process:
+        return
+    names = list(dict.fromkeys(row["data"] for row in rows))
+    if len(names) == 1:
+        table = results_table(rows, f"{rows[0]['count']} questions of {options.input[0]}")
+    else:
+        table = results_matrix(rows, f"exact match, %, on {', '.join(names)}")
+    plain_console().print(table, soft_wrap=False)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from aag_hf.awakening import AwakeningModel
 from aag_hf.awakening.model import saved_config, saved_directory
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
-from aag_hf.cli.options import OVERWRITE
+from aag_hf.cli.options import OVERWRITE, LoadingOptions, use_threads
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import is_finished, manifest, new_directory, start_anew
 from aag_hf.data.records import read_records
@@ -27,8 +27,8 @@ from aag_hf.locks import locked, remove_leftovers
 LONGEST_NAME = 180
 
 
-@dataclass
-class ExportOptions:
+@dataclass(kw_only=True)
+class ExportOptions(LoadingOptions):
     """Options of ``aag export``."""
 
     model: str = field(metadata={"help": "A saved model whose reader takes features."})
@@ -43,6 +43,7 @@ class ExportOptions:
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.question is None) == (self.input is None):
             raise InputError("name either one question, or input, a file of records.")
         if self.mean and self.input is None:
@@ -58,6 +59,7 @@ def export(options: ExportOptions) -> list[Path]:
     Raises:
         InputError: The reader takes no features, `input` cannot be used, or a folder holds something else.
     """
+    use_threads(options.threads)
     target = Path(options.output_dir)
     if options.question is not None:
         questions = {target: options.question}
@@ -66,7 +68,7 @@ def export(options: ExportOptions) -> list[Path]:
         questions = {target / folder_name(record["id"]): record["question"] for record in records}
     directory = saved_directory(options.model)
     base = saved_config(directory).base_model_name_or_path
-    of_model = manifest("export", {}, model=options.model, base=base)
+    of_model = manifest("export", options.loading_settings(), model=options.model, base=base)
     asked: dict[Path, Any] = {target: list(questions.values())} if options.mean else questions
     folders = {folder: replace(of_model, settings=of_model.settings | {"of": of}) for folder, of in asked.items()}
     with locked(target):
@@ -80,7 +82,7 @@ def export(options: ExportOptions) -> list[Path]:
         if len(waiting) < len(folders):
             print(f"{target}: {len(folders) - len(waiting)} adapters there already, of the same.", file=sys.stderr)
         if waiting:
-            model = AwakeningModel.from_pretrained(directory)
+            model = AwakeningModel.from_pretrained(directory, **options.loading_arguments())
             for folder, vector in _features(model, asked, waiting, options).items():
                 config, weights = to_lora(model.reader, vector)
                 # As a set, its order would change from process to process.

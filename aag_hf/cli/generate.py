@@ -56,7 +56,7 @@ def generate(options: GenerateOptions) -> Records:
     check_folds(options.generator)
     records = read_records(options.input)
     settings = {name: getattr(options, name) for name in ("prompt", "context_max_length", "batch_size")}
-    settings |= {"dtype": options.dtype, "attn_implementation": options.attn_implementation}
+    settings |= options.loading_settings()
     made_by = manifest(
         "generate",
         settings,
@@ -75,7 +75,9 @@ def generate(options: GenerateOptions) -> Records:
 def _write_contexts(options: GenerateOptions, records: Records, made_by: Manifest) -> Records:
     loading = options.loading_arguments()
     base = load_language_model(options.model_name_or_path, **loading)
-    models = [load_part(Path(path), base, merge=True, **loading).to(device()) for path in options.generator]
+    # Merged into weights of few bits, an adapter would be rounded to them.
+    merge = options.quantization is None
+    models = [load_part(Path(path), base, merge=merge, **loading).to(device()) for path in options.generator]
     tokenizer = load_tokenizer(options.generator[0])
     collator = DataCollatorForContextGeneration(tokenizer, is_encoder_decoder(models[0]), options.prompt)
 

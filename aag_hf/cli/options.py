@@ -1,12 +1,18 @@
 """Options that several commands share."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
+from transformers import PreTrainedTokenizerBase
 
+from aag_hf.cli.quantization import QuantizationOptions
+from aag_hf.collators.chat import Shot, build_prompt, is_instruct
+from aag_hf.collators.prompts import check_prompt
+from aag_hf.data.contexts import CHAT_CONTEXT_PROMPT, CHAT_PROMPT, READER_CONTEXT_PROMPT, READER_PROMPT
 from aag_hf.errors import InputError
 
 OVERWRITE = "Start anew where there is an output, or a stopped run's rest of one."
@@ -14,7 +20,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 @dataclass
-class LoadingOptions:
+class LoadingOptions(QuantizationOptions):
     """How a language model is loaded."""
 
     dtype: str = field(default="float32", metadata={"help": "Base weights: float32, bfloat16 or float16."})
@@ -29,7 +35,19 @@ class LoadingOptions:
 
     def loading_arguments(self) -> dict[str, Any]:
         """The fields under the names of `from_pretrained`."""
-        return {"dtype": DTYPES[self.dtype], "attn_implementation": self.attn_implementation}
+        dtype = DTYPES[self.dtype]
+        arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": self.attn_implementation}
+        if self.quantization is not None:
+            arguments["quantization_config"] = self.quantization_config(dtype, device())
+            arguments["device_map"] = {"": device()}
+        return arguments
+
+    def loading_settings(self) -> dict[str, Any]:
+        """The fields that decide about what a model says, as plain values."""
+        settings = {"dtype": self.dtype, "attn_implementation": self.attn_implementation}
+        if self.quantization is not None:
+            settings |= {option.name: getattr(self, option.name) for option in fields(QuantizationOptions)}
+        return settings
 
 
 @dataclass
@@ -38,6 +56,69 @@ class ModelOptions(LoadingOptions):
 
     model_name_or_path: str = field(
         default="embedded", metadata={"help": "Base model: a directory, a Hub id, or 'embedded' (SmolLM2-135M)."}
+    )
+
+
+@dataclass
+class PromptOptions:
+    """How a reader is asked."""
+
+    chat: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Ask in turns of a chat, by the tokenizer's template; by default where it is a chat model's."
+        },
+    )
+    prompt: str | None = field(
+        default=None, metadata={"help": "Text with {question}; by default one for a chat or one for plain text."}
+    )
+    context_prompt: str | None = field(default=None, metadata={"help": "Text with {context} and {question}; likewise."})
+
+    def is_chat(self, tokenizer: PreTrainedTokenizerBase, name_or_path: str) -> bool:
+        """Whether to ask in turns of a chat.
+
+        Args:
+            tokenizer: The base model's.
+            name_or_path: The base model.
+
+        Raises:
+            InputError: `chat` is true, and the tokenizer has no template.
+        """
+        if self.chat and tokenizer.chat_template is None:
+            raise InputError(f"chat is true, and {name_or_path} has no chat template: leave it out for plain prompts.")
+        return is_instruct(tokenizer, name_or_path) if self.chat is None else self.chat
+
+    def prompts(self, tokenizer: PreTrainedTokenizerBase, chat: bool, shots: Sequence[Shot] = ()) -> dict[str, Any]:
+        """The fields of an [`~aag_hf.AwakeningConfig`] that say how to ask.
+
+        Args:
+            tokenizer: The base model's.
+            chat: Whether in turns of a chat.
+            shots: Answered questions to read first. Without a context they are for `prompt`, else for `context_prompt`.
+        """
+        reads = bool(shots) and shots[0][1] is not None
+        usual = (CHAT_PROMPT, CHAT_CONTEXT_PROMPT) if chat else (READER_PROMPT, READER_CONTEXT_PROMPT)
+        chosen = (self.prompt, self.context_prompt)
+        templates = [default if own is None else own for own, default in zip(chosen, usual)]
+        for name, template, contexts in zip(("prompt", "context_prompt"), templates, (0, 1)):
+            check_prompt(name, template, contexts)
+        asking = tokenizer if chat else None
+        return {
+            "chat": chat,
+            "prompt": build_prompt(templates[0], () if reads else shots, asking),
+            "context_prompt": build_prompt(templates[1], shots if reads else (), asking),
+        }
+
+
+@dataclass
+class SampleOptions:
+    """How many records a run takes."""
+
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on only so many records, drawn with `seed`."}
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate on only so many development records, drawn with `seed`."}
     )
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "generate": "write a context for each question from memory",
     "train": "stage 2: train a reader, with or without a teacher",
     "evaluate": "measure a reader and its controls",
+    "compare": "tell whether one reader is better than another, question by question",
     "ask": "ask a saved model a question",
     "export": "turn one question's adapter into a plain PEFT LoRA",
     "publish": "write the card of a saved model, or of data, and upload it",

@@ -254,6 +254,7 @@ class Quickstart:
             dev_file=str(self._records(data, "dev")),
             method=reader.method,
             context=reader.context,
+            chat=False,
             teacher=teacher,
             teacher_cache_dir=str(self.directory / "teacher_cache") if teacher else None,
             r=8 if reader.method == "aag" else self.size.static_rank,

@@ -15,25 +15,27 @@ from transformers import PreTrainedModel, set_seed
 from aag_hf import HyperLoraConfig
 from aag_hf.awakening import AwakeningConfig, AwakeningModel, share_weights
 from aag_hf.awakening.model import is_encoder_decoder, load_language_model, load_tokenizer, saved_config
+from aag_hf.awakening.quantization import quantization_of
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
-from aag_hf.cli.options import OVERWRITE, AdapterOptions, ModelOptions, use_threads
+from aag_hf.cli.options import OVERWRITE, AdapterOptions, ModelOptions, PromptOptions, SampleOptions, use_threads
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import new_directory
 from aag_hf.cli.training import (
+    check_quantized,
     environment,
     gathered_weights,
     is_sharding,
     manifest_of,
     recipe_of,
     run,
+    sampled_records,
     trained_parts,
     training_output,
     whole_weights,
 )
 from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
-from aag_hf.data.contexts import READER_CONTEXT_PROMPT, READER_PROMPT, ContextSource, context_of
-from aag_hf.data.records import read_records
+from aag_hf.data.contexts import ContextSource, context_of
 from aag_hf.errors import InputError
 from aag_hf.evaluation import ReaderMetrics
 from aag_hf.manifest import Manifest
@@ -44,7 +46,7 @@ Records = list[dict[str, Any]]
 
 
 @dataclass
-class TrainOptions(AdapterOptions, ModelOptions):
+class TrainOptions(PromptOptions, SampleOptions, AdapterOptions, ModelOptions):
     """What is trained, on what, and what it reads; the Trainer's own options stand beside these."""
 
     train_file: str = field(default="", metadata={"help": "Training records."})
@@ -70,8 +72,6 @@ class TrainOptions(AdapterOptions, ModelOptions):
     teacher_top_k: int | None = field(
         default=64, metadata={"help": "Logits of each answer token that the cache keeps; null keeps all."}
     )
-    prompt: str = field(default=READER_PROMPT, metadata={"help": "Prompt with {question}."})
-    context_prompt: str = field(default=READER_CONTEXT_PROMPT, metadata={"help": "Prompt with {context}, {question}."})
     prompt_max_length: int = field(default=256, metadata={"help": "Most tokens of a prompt."})
     answer_max_length: int = field(default=16, metadata={"help": "Most tokens of an answer."})
     padding_free: bool = field(
@@ -118,9 +118,9 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
 
 
 def _train(options: TrainOptions, arguments: ContextDistillationConfig, output_dir: Path, made_by: Manifest) -> None:
+    check_quantized(options, arguments)
     set_seed(arguments.seed)
-    train_records = read_records(options.train_file)
-    dev_records = read_records(options.dev_file) if options.dev_file else None
+    train_records, dev_records = sampled_records(options, arguments.seed)
     records = [*train_records, *(dev_records or [])]
     with whole_weights(arguments):
         base = load_language_model(options.model_name_or_path, options.fid, **options.loading_arguments())
@@ -142,6 +142,8 @@ def _train(options: TrainOptions, arguments: ContextDistillationConfig, output_d
     )
     trained = trained_parts(model.reader)
     if trainer.is_world_process_zero():
+        if model.config.chat:
+            plain_console().print("Asked in turns of a chat, by the tokenizer's template.")
         plain_console().print("Trained: " + ", ".join(f"{name} {count:,}" for name, count in trained.items()))
     figures = run(trainer, arguments, made_by)
     weights = gathered_weights(trainer)
@@ -171,6 +173,9 @@ def _set_up_teacher(
     teacher = load_teacher(options, None if is_sharding(arguments) and options.teacher_cache_dir is None else base)
     if arguments.train_teacher and isinstance(teacher.reader, PeftModel):
         raise InputError(f"{options.teacher}: is an adapter: train_teacher trains a teacher whole, of method 'full'.")
+    if teacher.config.chat != collator.student.chat:
+        asked = "turns of a chat" if teacher.config.chat else "plain text"
+        raise InputError(f"{options.teacher}: was trained on {asked}: pass --chat {str(teacher.config.chat).lower()}.")
     # Its answers are the student's, of the student's length: both predict the same tokens.
     collator.teacher = ReaderPrompt.of(teacher.config)
     aligned_by_question = bool(arguments.alignment_weights) and arguments.alignment == "question"
@@ -252,16 +257,17 @@ def feature_contexts(records: Records, config: AwakeningConfig) -> list[str] | N
 
 def _untrained_model(options: TrainOptions, base: PreTrainedModel, train_records: Records) -> AwakeningModel:
     tokenizer = load_tokenizer(options.model_name_or_path)
+    chat = bool(options.chat) if options.fid else options.is_chat(tokenizer, options.model_name_or_path)
     config = AwakeningConfig(
         base_model_name_or_path=options.model_name_or_path,
         context=options.context,
         passages=options.passages,
         fid=options.fid,
         features_read_context=options.features_read_context,
-        prompt=options.prompt,
-        context_prompt=options.context_prompt,
+        **options.prompts(tokenizer, chat),
         prompt_max_length=options.prompt_max_length,
         answer_max_length=options.answer_max_length,
+        quantization=quantization_of(base),
     )
     encoder = None
     if options.method == "aag":

@@ -13,21 +13,28 @@ from aag_hf.awakening.model import is_encoder_decoder, load_language_model, load
 from aag_hf.awakening.saving import settle
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
-from aag_hf.cli.options import OVERWRITE, AdapterOptions, ModelOptions, use_threads
+from aag_hf.cli.options import OVERWRITE, AdapterOptions, ModelOptions, SampleOptions, use_threads
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import new_directory
-from aag_hf.cli.training import gathered_weights, manifest_of, run, training_output, whole_weights
+from aag_hf.cli.training import (
+    check_quantized,
+    gathered_weights,
+    manifest_of,
+    run,
+    sampled_records,
+    training_output,
+    whole_weights,
+)
 from aag_hf.collators import DataCollatorForContextGeneration
 from aag_hf.data.contexts import GENERATOR_PROMPT
 from aag_hf.data.folds import fold_of
-from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
 from aag_hf.manifest import Manifest
 from aag_hf.trainers import ContextGeneratorConfig, ContextGeneratorTrainer
 
 
 @dataclass
-class TrainGeneratorOptions(AdapterOptions, ModelOptions):
+class TrainGeneratorOptions(SampleOptions, AdapterOptions, ModelOptions):
     """What is trained and on what; the Trainer's own options stand beside these."""
 
     train_file: str = field(default="", metadata={"help": "Training records with compressed_context."})
@@ -66,8 +73,9 @@ def train_generator(options: TrainGeneratorOptions, arguments: ContextGeneratorC
 def _train(
     options: TrainGeneratorOptions, arguments: ContextGeneratorConfig, output_dir: Path, made_by: Manifest
 ) -> None:
+    check_quantized(options, arguments)
     set_seed(arguments.seed)
-    records = read_records(options.train_file)
+    records, dev_records = sampled_records(options, arguments.seed)
     if options.folds > 1:
         records = [record for record in records if fold_of(record, options.folds) != options.fold]
     with whole_weights(arguments):
@@ -81,7 +89,7 @@ def _train(
         model=model,
         args=arguments,
         train_dataset=records,
-        eval_dataset=read_records(options.dev_file) if options.dev_file else None,
+        eval_dataset=dev_records,
         data_collator=DataCollatorForContextGeneration(
             tokenizer, encoder_decoder, options.prompt, options.prompt_max_length, options.context_max_length
         ),

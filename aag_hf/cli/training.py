@@ -18,11 +18,15 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 from aag_hf.cli.checkpoints import WholeRun, last_whole_checkpoint, remove_incomplete, remove_unused
 from aag_hf.cli.stage import CHECKPOINTS, beside, claimed, is_finished, manifest
+from aag_hf.data.records import read_records
+from aag_hf.data.sampling import sample_records
 from aag_hf.errors import InputError
 from aag_hf.hub.cards import without_folder
 from aag_hf.hyperlora.adapter_scope import CONTAINER
 from aag_hf.manifest import Manifest
 from aag_hf.trainers.answer_trainer import AnswerTrainer
+
+Records = list[dict[str, Any]]
 
 # The Trainer's arguments that cannot change what is learned: logging, saving, loading ahead, the Hub, folders.
 # fmt: off
@@ -104,6 +108,17 @@ def training_output(
         yield finished
 
 
+def sampled_records(options: Any, seed: int) -> tuple[Records, Records | None]:
+    """The training records and, if there are any, the development records of `options`, as many as it takes.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    train = sample_records(read_records(options.train_file), options.max_train_samples, seed)
+    dev = sample_records(read_records(options.dev_file), options.max_eval_samples, seed) if options.dev_file else None
+    return train, dev
+
+
 def run(trainer: Seq2SeqTrainer, arguments: Seq2SeqTrainingArguments, made_by: Manifest) -> dict[str, Any]:
     """Train, from the last whole checkpoint if there is one; returns the last logged figures, of the whole run."""
     whole_run = WholeRun(trainer, made_by)
@@ -118,6 +133,23 @@ def run(trainer: Seq2SeqTrainer, arguments: Seq2SeqTrainingArguments, made_by: M
     if trainer.eval_dataset is not None:
         figures |= trainer.evaluate()
     return figures
+
+
+def check_quantized(options: Any, arguments: Seq2SeqTrainingArguments) -> None:
+    """Refuse to train what cannot be trained in few bits.
+
+    Raises:
+        InputError: All weights, or an engine that shards them.
+    """
+    if options.quantization is None:
+        return
+    if options.method == "full":
+        raise InputError(f"quantization {options.quantization}: such weights are not trained: choose another method.")
+    if is_sharding(arguments):
+        raise InputError(
+            f"quantization {options.quantization}: FSDP and ZeRO-3 cannot shard such weights: leave it out, or start "
+            "with DDP, ZeRO-1 or ZeRO-2."
+        )
 
 
 @contextmanager

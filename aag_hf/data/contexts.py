@@ -9,6 +9,8 @@ ContextSource = Literal["none", "generated", "compressed", "passages"]
 
 READER_PROMPT = "Question: {question}\nAnswer:"
 READER_CONTEXT_PROMPT = "{context}\nQuestion: {question}\nAnswer:"
+CHAT_PROMPT = "{question}"
+CHAT_CONTEXT_PROMPT = "{context}\n\n{question}"
 GENERATOR_PROMPT = "Question: {question}\nContext:"
 
 _FIELDS = {"generated": ("generated_context", "generate"), "compressed": ("compressed_context", "compress")}

@@ -50,6 +50,24 @@ def results_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     return table
 
 
+def results_matrix(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    """A `rich` table of the exact match of every reader on every data set, with its standard error.
+
+    Args:
+        rows: As for `results_table`, each with a `reader` and the name of its `data`.
+        title: Stands above it.
+    """
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("reader")
+    data = list(dict.fromkeys(row["data"] for row in rows))
+    for name in data:
+        table.add_column(Text(name), justify="right")
+    cells = {(row["reader"], row["data"]): f"{row['exact_match']:.1f}{_plus_minus(row)}" for row in rows}
+    for reader in dict.fromkeys(row["reader"] for row in rows):
+        table.add_row(Text(reader), *(cells.get((reader, name), "–") for name in data))
+    return table
+
+
 def results_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table's scores in Markdown, for READMEs and model cards."""
     lines = ["| reader | EM % | F1 % | sub-span EM % |", "|---|---|---|---|"]

@@ -38,10 +38,15 @@ def check_groups(records: Sequence[dict[str, Any]]) -> None:
 
 
 def score_predictions(records: Sequence[dict[str, Any]], predictions: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a record: its id, prediction, `METRICS` in [0, 1], and relation, entity and dataset where it has them."""
+    """One row a record.
+
+    Returns:
+        Rows with the record's `id`, `question` and `answers`, the `prediction`, `METRICS` in [0, 1], and `relation`,
+        `entity` and `dataset` where the record has them.
+    """
     return [
         {
-            "id": record["id"],
+            **{name: record[name] for name in ("id", "question", "answers")},
             "prediction": prediction,
             "exact_match": float(exact_match(prediction, record["answers"])),
             "f1": f1_score(prediction, record["answers"]),
@@ -95,12 +100,16 @@ def clustered_stderr(values: Sequence[float], clusters: Sequence[Any]) -> float:
     return squares**0.5 / len(values)
 
 
+def finite(number: float) -> float | None:
+    """`number`, or ``None`` for NaN, which JSON does not have."""
+    return None if math.isnan(number) else number
+
+
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     clusters = [row.get("entity", row["id"]) for row in rows]
     result: dict[str, Any] = {"count": len(rows)}
     for metric in METRICS:
         values = [100.0 * row[metric] for row in rows]
         result[metric] = sum(values) / len(values)
-        stderr = clustered_stderr(values, clusters)
-        result[f"{metric}_stderr"] = None if math.isnan(stderr) else stderr
+        result[f"{metric}_stderr"] = finite(clustered_stderr(values, clusters))
     return result

@@ -87,17 +87,17 @@ def test_a_prompt_with_a_context_too_many_is_refused(prompt, contexts):
 
 
 def test_targets_end_with_the_end_token_unless_they_are_cut(tokenizer):
-    assert encode_target(tokenizer, " abc ", 9, is_encoder_decoder=True) == [*pieces(tokenizer, "abc"), 1]
-    assert encode_target(tokenizer, " abc ", 9, is_encoder_decoder=False) == [*pieces(tokenizer, " abc"), 1]
-    assert encode_target(tokenizer, "abc", 4, is_encoder_decoder=True) == [*pieces(tokenizer, "abc"), 1]
-    assert encode_target(tokenizer, "abc", 3, is_encoder_decoder=True) == pieces(tokenizer, "abc")
-    assert encode_target(tokenizer, "", 3, is_encoder_decoder=True) == [1]
+    assert encode_target(tokenizer, " abc ", 9, apart=True) == [*pieces(tokenizer, "abc"), 1]
+    assert encode_target(tokenizer, " abc ", 9, apart=False) == [*pieces(tokenizer, " abc"), 1]
+    assert encode_target(tokenizer, "abc", 4, apart=True) == [*pieces(tokenizer, "abc"), 1]
+    assert encode_target(tokenizer, "abc", 3, apart=True) == pieces(tokenizer, "abc")
+    assert encode_target(tokenizer, "", 3, apart=True) == [1]
 
 
 def test_a_tokenizer_without_end_token_is_refused(tiny_tokenizer):
     endless = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer.backend_tokenizer, pad_token="<pad>")
     with pytest.raises(InputError, match="no eos token"):
-        encode_target(endless, "abc", 9, is_encoder_decoder=True)
+        encode_target(endless, "abc", 9, apart=True)
 
 
 def test_padding_fills_the_shorter_rows_on_its_side():

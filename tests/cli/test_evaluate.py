@@ -1,0 +1,124 @@
+"""`aag evaluate`: base models as they are, beside saved ones, on several files."""
+
+import json
+
+import pytest
+
+from aag_hf import AwakeningConfig, AwakeningModel
+from aag_hf.awakening.model import load_language_model, load_tokenizer
+from aag_hf.cli.main import main
+from aag_hf.data import load_countries, write_records
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    splits = load_countries()
+    for split, name in {"train": "train", "dev": "nq/test", "test": "tqa/test"}.items():
+        records = [r | {"generated_context": "from memory"} for r in splits[split][:24]]
+        write_records(records, folder / f"{name}.jsonl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_llama_dir, tmp_path_factory):
+    """Two saved readers whose folders are called alike."""
+    folder = tmp_path_factory.mktemp("saved")
+    config = AwakeningConfig(tiny_llama_dir, answer_max_length=3)
+    model = AwakeningModel(config, load_language_model(tiny_llama_dir), load_tokenizer(tiny_llama_dir))
+    for name in ("a/reader", "b/reader"):
+        model.save_pretrained(folder / name)
+    return [str(folder / name) for name in ("a/reader", "b/reader")]
+
+
+def evaluate(output, *options):
+    return main(["evaluate", "--output_dir", str(output), "--answer_max_length", "3", *map(str, options)])
+
+
+def test_a_base_model_is_measured_with_every_context_and_number_of_shots(tiny_llama_dir, files, tmp_path, capsys):
+    options = ["--model_name_or_path", tiny_llama_dir, "--input", files / "nq/test.jsonl", "--max_samples", "6"]
+    options += [
+        "--context",
+        "none",
+        "generated",
+        "passages",
+        "--shots",
+        "0",
+        "2",
+        "--shots_file",
+        files / "train.jsonl",
+    ]
+    assert evaluate(tmp_path / "out", *options) == 0
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())
+    base = tiny_llama_dir.rpartition("/")[2]
+    assert [row["name"] for row in rows] == [
+        f"{base}, {told}"
+        for context in ("", ", generated", ", passages")
+        for told in (f"zero-shot{context}", f"2-shot{context}")
+    ]
+    assert all(row["count"] == 6 and row["exact_match_stderr"] is not None for row in rows)
+    tokens = [row["input_tokens"] for row in rows]
+    assert tokens[0] < tokens[1] < tokens[5] and tokens[0] < tokens[2] < tokens[4]
+    before = (tmp_path / "out" / "results.json").stat().st_mtime_ns
+    assert evaluate(tmp_path / "out", *options) == 0
+    assert (tmp_path / "out" / "results.json").stat().st_mtime_ns == before
+    assert evaluate(tmp_path / "out", *options, "--prompt_max_length", "999") == 2
+    assert "prompt_max_length was 1024, is 999" in capsys.readouterr().err
+
+
+def test_readers_and_files_that_are_called_alike_have_rows_of_their_own(saved, tiny_llama_dir, files, tmp_path, capsys):
+    options = ["--model", *saved, "--model_name_or_path", tiny_llama_dir, "--max_samples", "4"]
+    assert evaluate(tmp_path, *options, "--input", files / "nq/test.jsonl", f"other={files}/tqa/test.jsonl") == 0
+    rows = json.loads((tmp_path / "results.json").read_text())
+    base = tiny_llama_dir.rpartition("/")[2]
+    readers = ["a/reader", "b/reader", f"{base}, zero-shot"]
+    assert [row["name"] for row in rows] == [f"{r} on {data}" for r in readers for data in ("nq/test.jsonl", "other")]
+    printed = capsys.readouterr().out
+    assert all(printed.count(name) >= 1 for name in ("a/reader", "b/reader", "other", "exact match"))
+
+
+def test_predictions_can_be_read_and_two_rows_compared(saved, tiny_llama_dir, files, tmp_path, capsys):
+    options = ["--model", saved[0], "--model_name_or_path", tiny_llama_dir, "--input", files / "nq/test.jsonl"]
+    options += ["--context", "generated", "--max_samples", "8"]
+    assert evaluate(tmp_path / "two", *options) == 0
+    rows = json.loads((tmp_path / "two" / "results.json").read_text(), parse_constant=pytest.fail)
+    predictions = [json.loads(line) for line in (tmp_path / "two" / "predictions.jsonl").read_text().splitlines()]
+    assert [p["reader"] for p in predictions] == [row["name"] for row in rows for _ in range(8)]
+    assert all(p["question"] and p["answers"] and p["prediction"] for p in predictions)
+    capsys.readouterr()
+
+    two = str(tmp_path / "two")
+    assert main(["compare", two, two, "--rows", *(row["name"] for row in rows)]) == 0
+    assert "8 questions" in capsys.readouterr().out
+    assert main(["compare", two, two]) == 2
+    assert "has 2 rows: choose one of each output with --rows: 'reader'," in capsys.readouterr().err
+    assert main(["compare", two, two, "--rows", "reader", "writer"]) == 2
+    assert "has no row 'writer': expected one of 'reader'" in capsys.readouterr().err
+    assert main(["compare", two]) == 2
+    assert "expected two outputs of `aag evaluate`, found 1" in capsys.readouterr().err
+    assert main(["compare", str(files / "train.jsonl"), two]) == 2
+    assert "train.jsonl, line 1: expected a row of the predictions.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "model is missing"),
+        (["--model_name_or_path", "BASE", "--shots", "2"], "name them with shots_file"),
+        (["--model_name_or_path", "BASE", "--context", "web"], "context must be one of none, generated"),
+        (["--model_name_or_path", "BASE", "--shots", "99", "--shots_file", "TRAIN"], "the shots_file has 24 records"),
+        (["--model_name_or_path", "BASE", "--shots", "2", "--shots_file", "INPUT"], "the shots_file has 0 records"),
+        (["--model_name_or_path", "BASE", "--context", "compressed"], "has no compressed_context"),
+        (["--model_name_or_path", "BASE", "--max_samples", "0"], "max_samples is 0"),
+        (["--model_name_or_path", "BASE", "--input", "x=INPUT", "x=TRAIN"], "two files are called 'x'"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_a_model_is_loaded(
+    options, message, tiny_llama_dir, files, tmp_path, capsys
+):
+    places = {"BASE": tiny_llama_dir, "TRAIN": files / "train.jsonl", "INPUT": files / "nq/test.jsonl"}
+    for place, path in places.items():
+        options = [option.replace(place, str(path)) for option in options]
+    assert evaluate(tmp_path / "out", "--input", files / "nq/test.jsonl", *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out" / "results.json").exists()
