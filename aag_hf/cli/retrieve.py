@@ -26,8 +26,8 @@ class RetrieveOptions:
     output: str = field(metadata={"help": "File to write (.jsonl or .jsonl.gz): the records with new ctxs."})
     split: str | None = field(default=None, metadata={"help": "Which split of the input."})
     top_k: int = field(default=5, metadata={"help": "Passages for each question."})
-    skip_bad: bool = field(
-        default=False, metadata={"help": "Leave out rows of the pool that cannot be used, and say how many."}
+    skip_bad: int = field(
+        default=0, metadata={"help": "How many rows of the pool that cannot be used may be left out."}
     )
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
@@ -38,7 +38,7 @@ def retrieve(
     output: str | Path,
     split: str | None = None,
     top_k: int = 5,
-    skip_bad: bool = False,
+    skip_bad: int = 0,
     overwrite: bool = False,
 ) -> list[dict[str, Any]]:
     """Give each record of `input` its `top_k` best passages of the pool as `ctxs`, and write the records to `output`.

@@ -1,14 +1,14 @@
 """Long maps over records that survive being stopped."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from aag_hf.data.jsonl import encode_row
+from aag_hf.data.jsonl import encode_row, write_rows
 from aag_hf.data.records import write_records
 from aag_hf.errors import InputError
 from aag_hf.manifest import MANIFEST, Manifest
@@ -59,9 +59,18 @@ class PartialOutput:
 
     def finish(self, write: Callable[[], None]) -> None:
         """Write the output with `write`, after the manifest beside it: an output that exists is never without."""
-        self.made_by.write(self.output.with_name(f"{self.output.name}.{MANIFEST}"))
+        self.made_by.write(_manifest_beside(self.output))
         write()
         self.path.unlink(missing_ok=True)
+
+
+def write_output(rows: Iterable[Any], output: Path, made_by: Manifest) -> None:
+    """Write rows to `output`, and the manifest beside it; whoever finds the output finds both."""
+    write_rows(rows, output, before=lambda: made_by.write(_manifest_beside(output)))
+
+
+def _manifest_beside(output: Path) -> Path:
+    return output.with_name(f"{output.name}.{MANIFEST}")
 
 
 def resume_map(

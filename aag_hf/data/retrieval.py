@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from aag_hf.data.answers import has_answer, one_form
+from aag_hf.data.bad_rows import BadRows
+from aag_hf.data.files import read_rows
 from aag_hf.data.formats import passages_of
-from aag_hf.data.jsonl import read_rows
 from aag_hf.data.records import check_passage, is_blank
 from aag_hf.errors import InputError
 
@@ -21,23 +22,23 @@ def pool_from_records(records: Iterable[dict[str, Any]]) -> list[Passage]:
     return _each_once(passage for record in records for passage in record.get("ctxs", []))
 
 
-def read_pool(paths: Sequence[str | Path], skip_bad: bool = False) -> list[Passage]:
+def read_pool(paths: Sequence[str | Path], skip_bad: int = 0) -> list[Passage]:
     """The passages of files, each once: rows ``{title, text}``, records with `ctxs`, or what `passages_of` understands.
 
     Rows with a title alone are found by it and read as it; blank ones are left out. Warnings say how many.
 
     Args:
         paths: The files.
-        skip_bad: Leave out malformed rows too, and say how many, instead of refusing them.
+        skip_bad: How many malformed rows are left out, with a warning, instead of refused.
 
     Raises:
         InputError: A file cannot be read, a passage is malformed, or there is none.
     """
     passages = []
     blank, titles = 0, 0
-    skipped: list[InputError] | None = [] if skip_bad else None
+    bad = BadRows(skip_bad)
     for path in paths:
-        for where, row in read_rows(Path(path), skipped):
+        for where, row in read_rows(Path(path), bad):
             for passage in passages_of(row):
                 title, text = _title_and_text(passage)
                 if is_blank(text) and is_blank(title):
@@ -49,16 +50,13 @@ def read_pool(paths: Sequence[str | Path], skip_bad: bool = False) -> list[Passa
                 try:
                     check_passage(passage, where)
                 except InputError as error:
-                    if skipped is None:
-                        raise
-                    skipped.append(error)
+                    bad.leave_out(error)
                 else:
                     passages.append(passage)
     files = ", ".join(map(str, paths))
     if blank or titles:
         logger.warning("%s: %d blank passages left out, %d with a title alone.", files, blank, titles)
-    if skipped:
-        logger.warning("%s: %d bad rows left out, the first: %s", files, len(skipped), skipped[0])
+    bad.warn(files)
     if not passages:
         raise InputError(f"{files}: no passages: expected rows with title and text, or with ctxs.")
     return _each_once(passages)

@@ -133,7 +133,7 @@ def test_bad_rows_of_a_pool_are_left_out_only_when_asked(tmp_path, caplog):
     path = rows_file(tmp_path / "pool.jsonl", GOOD, "{", {"title": "T", "text": 3}, "[1]")
     with pytest.raises(InputError, match="line 2: broken JSON"):
         read_pool([path])
-    assert read_pool([path], skip_bad=True) == [GOOD]
+    assert read_pool([path], skip_bad=3) == [GOOD]
     assert "3 bad rows left out, the first: " in caplog.text and "line 2" in caplog.text
 
 
@@ -141,7 +141,7 @@ def test_bad_records_are_left_out_only_when_asked(tmp_path, caplog):
     path = rows_file(tmp_path / "in.jsonl", RECORD, RECORD, "{", RECORD | {"id": "q2", "question": ""})
     flags = ["data", "--source", str(path), "--output", f"{tmp_path}/out.jsonl"]
     assert main(flags) == 2
-    assert main([*flags, "--skip_bad", "true"]) == 0
+    assert main([*flags, "--skip_bad", "3"]) == 0
     assert read_records(tmp_path / "out.jsonl") == [RECORD]
     assert "3 bad rows left out" in caplog.text
 
