@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 
 from huggingface_hub.constants import HF_HUB_CACHE
@@ -37,6 +38,13 @@ def _shortened(digest: str) -> str:
 
 
 def _file_digest(path: Path) -> str:
+    found = path.stat()
+    return _digest_as_found(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=1000)
+def _digest_as_found(path: Path, *_: int) -> str:
+    """Of a file as large and as old as when it was found: a large one is read once in a run."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -15,8 +15,8 @@ from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE, LoadingOptions, device, processes, use_threads
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed, is_finished, manifest
+from aag_hf.data.mapped import open_records
 from aag_hf.data.progress import PartialOutput
-from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
 from aag_hf.evaluation.controls import Control
 from aag_hf.evaluation.evaluator import evaluate_reader, given_contexts
@@ -58,7 +58,7 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
             raise InputError(f"control must be one of {', '.join(get_args(Control))}, got {control!r}.")
     use_threads(options.threads)
     names = short_names(options.model)
-    records = read_records(options.input)
+    records = open_records(options.input)
     check_groups(records)
     configs = [_check_model(path, records, options.controls) for path in options.model]
     settings = {n: getattr(options, n) for n in ("dtype", "attn_implementation", "controls", "batch_size", "seed")}
@@ -87,7 +87,7 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
 
 
 def _missing_rows(
-    options: EvaluateOptions, names: Sequence[str], records: list[dict[str, Any]], done: int
+    options: EvaluateOptions, names: Sequence[str], records: Sequence[dict[str, Any]], done: int
 ) -> Iterator[dict[str, Any]]:
     """The rows of all models and controls after the first `done`; a model without rows to come is not loaded."""
     for path, name in zip(options.model, names, strict=True):
@@ -126,7 +126,7 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return names
 
 
-def _check_model(path: str, records: list[dict[str, Any]], controls: Sequence[str]) -> AwakeningConfig:
+def _check_model(path: str, records: Sequence[dict[str, Any]], controls: Sequence[str]) -> AwakeningConfig:
     """The configuration of a saved model that can answer the records, before any model is loaded."""
     directory = saved_directory(path)
     config = saved_config(directory)

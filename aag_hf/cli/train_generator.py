@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from peft import LoraConfig, get_peft_model
+from torch.utils.data import Subset
 from transformers import set_seed
 
 from aag_hf.awakening.model import is_encoder_decoder, load_language_model, load_tokenizer
@@ -20,7 +21,7 @@ from aag_hf.cli.training import gathered_weights, manifest_of, run, training_out
 from aag_hf.collators import DataCollatorForContextGeneration
 from aag_hf.data.contexts import GENERATOR_PROMPT
 from aag_hf.data.folds import fold_of
-from aag_hf.data.records import read_records
+from aag_hf.data.mapped import open_records
 from aag_hf.errors import InputError
 from aag_hf.manifest import Manifest
 from aag_hf.trainers import ContextGeneratorConfig, ContextGeneratorTrainer
@@ -67,9 +68,10 @@ def _train(
     options: TrainGeneratorOptions, arguments: ContextGeneratorConfig, output_dir: Path, made_by: Manifest
 ) -> None:
     set_seed(arguments.seed)
-    records = read_records(options.train_file)
+    records = open_records(options.train_file)
     if options.folds > 1:
-        records = [record for record in records if fold_of(record, options.folds) != options.fold]
+        seen = [place for place, record in enumerate(records) if fold_of(record, options.folds) != options.fold]
+        records = Subset(records, seen)
     with whole_weights(arguments):
         model = load_language_model(options.model_name_or_path, **options.loading_arguments())
     tokenizer = load_tokenizer(options.model_name_or_path)
@@ -81,7 +83,7 @@ def _train(
         model=model,
         args=arguments,
         train_dataset=records,
-        eval_dataset=read_records(options.dev_file) if options.dev_file else None,
+        eval_dataset=open_records(options.dev_file) if options.dev_file else None,
         data_collator=DataCollatorForContextGeneration(
             tokenizer, encoder_decoder, options.prompt, options.prompt_max_length, options.context_max_length
         ),
