@@ -52,8 +52,14 @@ class MappedRecords(Sequence[dict[str, Any]]):
         return json.loads(self._column[place].as_py())
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for text in self._column:
-            yield json.loads(text.as_py())
+        import pyarrow
+
+        # Read and not mapped: pages of a map that a pass has touched would count as this process's memory.
+        with pyarrow.OSFile(str(self.path)) as file:
+            reader = pyarrow.ipc.open_file(file)
+            for number in range(reader.num_record_batches):
+                for text in reader.get_batch(number).column("record"):
+                    yield json.loads(text.as_py())
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         return MappedRecords, (self.path,)
