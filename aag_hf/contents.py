@@ -13,6 +13,7 @@ from aag_hf.manifest import MANIFEST, Manifest
 
 # What a saved model needs not, or what tells of a run and not of its outcome.
 _BESIDE = ("README.md", "training_args.bin", "trainer_state.json")
+INDEX = "index"
 _FIGURES = ("training_figures", "training_environment")
 
 
@@ -50,7 +51,13 @@ def _digest_as_found(path: Path, *_: int) -> str:
 
 
 def _folder_digest(folder: Path) -> str:
-    """Of all files in it; of its manifest, what made the folder, and not where its inputs lay."""
+    """Of all files in it; of its manifest, what made the folder, and not where its inputs lay.
+
+    Of an index, which is large, and never the same twice, what made it is enough.
+    """
+    made_by = Manifest.read(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+    if made_by is not None and made_by.settings.get("command") == INDEX:
+        return made_by.identity()
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)

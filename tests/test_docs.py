@@ -7,6 +7,7 @@ import pytest
 
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.evaluate import EvaluateOptions
+from aag_hf.cli.index import IndexOptions
 from aag_hf.cli.main import main
 from aag_hf.cli.publish import PublishOptions
 from aag_hf.cli.retrieve import RetrieveOptions
@@ -14,7 +15,7 @@ from aag_hf.cli.retrieve import RetrieveOptions
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 NAMED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-OPTIONS = {"evaluate": EvaluateOptions, "publish": PublishOptions, "retrieve": RetrieveOptions}
+OPTIONS = {"evaluate": EvaluateOptions, "index": IndexOptions, "publish": PublishOptions, "retrieve": RetrieveOptions}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -45,7 +46,7 @@ def test_retrieval_as_shown(tmp_path, monkeypatch):
     exec("\n".join(blocks(page, "python")), {"__name__": "__main__"})
     for command in commands(page):
         assert main(command) == 0
-    assert (tmp_path / "retrieved.jsonl.gz").is_file()
+    assert (tmp_path / "retrieved.jsonl.gz").read_bytes() == (tmp_path / "found.jsonl.gz").read_bytes()
 
 
 def test_every_page_is_in_the_navigation():

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +13,7 @@ from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE, LoadingOptions, device, processes, use_threads
 from aag_hf.cli.output import plain_console
-from aag_hf.cli.stage import claimed, is_finished, manifest
+from aag_hf.cli.stage import claimed_by_first, manifest
 from aag_hf.data.mapped import open_records
 from aag_hf.data.progress import PartialOutput
 from aag_hf.errors import InputError
@@ -66,10 +65,8 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     made_by = manifest("evaluate", settings, model=options.model, base=bases, input=options.input)
     output = Path(options.output_dir) / "results.json"
     is_main = processes().is_main_process
-    with claimed(output, made_by, options.overwrite) if is_main else nullcontext(False) as finished:
-        # The other processes look after the first one has cleaned up, and before it writes.
-        processes().wait_for_everyone()
-        if finished or (not is_main and is_finished(output, made_by)):
+    with claimed_by_first(output, made_by, options.overwrite, processes()) as finished:
+        if finished:
             return json.loads(output.read_bytes())
         partial = PartialOutput(output, made_by)
         rows = partial.read()
@@ -82,7 +79,6 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
             title = f"{len(records)} questions of {Path(options.input).name}"
             plot_results(rows, output.with_name("results.png"), title)
             partial.finish(lambda: write_json(rows, output))
-        processes().wait_for_everyone()
     return rows
 
 

@@ -4,21 +4,17 @@ A record has `id`, `question` and `answers`, and may have `target`, `ctxs`, `com
 and `features`. Other columns pass through untouched.
 """
 
-import itertools
 import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aag_hf.data.bad_rows import BadRows
-from aag_hf.data.files import SUFFIXES, file_stem, read_rows
 from aag_hf.data.formats import to_record
 from aag_hf.data.jsonl import write_rows
-from aag_hf.data.tables import without_nan
+from aag_hf.data.sources import dataset_rows, open_source
 from aag_hf.errors import InputError
-from aag_hf.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -73,9 +69,9 @@ def iter_records(
     """
     bad = BadRows(skip_bad)
     if isinstance(source, (str, os.PathLike)):
-        name, rows = _open_source(str(source), split, bad)
+        name, rows = open_source(str(source), split, bad)
     elif hasattr(source, "column_names") and not isinstance(source, dict):
-        name, rows = "dataset", _dataset_rows(source, "data set")
+        name, rows = "dataset", dataset_rows(source, "data set")
     else:
         raise InputError(f"source is a {type(source).__name__}: expected a path, a Hub id or a datasets.Dataset.")
     ids = Ids()
@@ -224,70 +220,3 @@ def _is_number(value: Any) -> bool:
     # An integer may be longer than any float; compared with NaN everything is false.
     largest = sys.float_info.max
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -largest <= value <= largest
-
-
-def _open_source(source: str, split: str | None, bad: BadRows) -> tuple[str, Iterable[tuple[str, Any]]]:
-    path = Path(source)
-    if path.is_dir():
-        return _open_folder(path, split, bad)
-    if path.is_file() or source.endswith(SUFFIXES):
-        if split is not None:
-            raise InputError(f"{source}: split {split!r} asked of a single file: leave split out or give the folder.")
-        return file_stem(path), read_rows(path, bad)
-    if source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise InputError(f"{source}: no such file or folder.")
-    return _open_hub(source, split)
-
-
-def _open_folder(folder: Path, split: str | None, bad: BadRows) -> tuple[str, Iterable[tuple[str, Any]]]:
-    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-        from datasets import load_from_disk
-
-        try:
-            loaded = load_from_disk(str(folder))
-        except Exception as error:
-            # Of a damaged folder, whatever its reader stumbles over.
-            raise InputError(f"{folder}: not a whole data set saved to disk ({error!r}): save it again.") from None
-        return _pick_split(loaded, folder.name, str(folder), split)
-    names = (file for file in sorted(folder.iterdir()) if file.name.endswith(SUFFIXES))
-    files = {file_stem(file): file for file in names if not file.name.endswith(MANIFEST)}
-    if split not in files:
-        known = ", ".join(files) or "none"
-        raise InputError(f"{folder}: no file for split {split!r}: expected one of its splits ({known}).")
-    return split, read_rows(files[split], bad)
-
-
-def _open_hub(name: str, split: str | None) -> tuple[str, Iterable[tuple[str, Any]]]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        loaded = load_dataset(name)
-    except (DatasetsError, HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise InputError(f"{name}: neither a file here nor a data set that the Hub gives: {error}") from None
-    return _pick_split(loaded, name.rpartition("/")[2], name, split)
-
-
-def _pick_split(loaded: Any, stem: str, where: str, split: str | None) -> tuple[str, Iterable[tuple[str, Any]]]:
-    if not isinstance(loaded, dict):
-        if split is not None:
-            raise InputError(f"{where}: split {split!r} asked of a data set without splits: leave split out.")
-        return stem, _dataset_rows(loaded, where)
-    if split is None and len(loaded) == 1:
-        split = next(iter(loaded))
-    if split not in loaded:
-        raise InputError(f"{where}: has no split {split!r}: pass one of {', '.join(loaded)}.")
-    return f"{stem}-{split}", _dataset_rows(loaded[split], f"{where}, split {split}")
-
-
-def _dataset_rows(dataset: Any, where: str) -> Iterable[tuple[str, Any]]:
-    rows = iter(dataset)
-    for number in itertools.count(1):
-        try:
-            row = next(rows, None)
-        except Exception as error:
-            raise InputError(f"{where}, row {number}: cannot be read: {error!r}: make the data set again.") from None
-        if row is None:
-            return
-        yield f"{where}, row {number}", without_nan(row)
