@@ -96,8 +96,8 @@ def retrieve(
                 processes=processes(),
             )
         if processes().is_main_process:
-            told = {"input": str(input), "top_k": top_k}
-            told |= {"pool": list(map(str, pool))} if index is None else {"index": str(index)}
+            searched: dict[str, Any] = {"index": str(index)} if index else {"pool": list(map(str, pool))}
+            told = {"input": str(input), **searched, "top_k": top_k}
             leave_data_card(output, iter_records(output, need_answers=False), "aag retrieve", told)
     recall = recall_at(iter_records(output, need_answers=False), sorted({1, top_k}))
     return {"questions": len(records), "recall": recall}

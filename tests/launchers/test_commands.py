@@ -138,7 +138,7 @@ def test_train_with_weights_in_shards_encodes_distils_and_saves_like_one_process
 @pytest.fixture(scope="module")
 def others(readers, files, generator_options, start, tmp_path_factory):
     """Where the other commands wrote on two processes, and what they printed."""
-    model, data = files
+    _, data = files
     folder = tmp_path_factory.mktemp("others")
     evaluate = ["evaluate", *evaluated(readers, data), "--output_dir", folder / "evaluated"]
     generator = on_two(generator_options, folder / "generator")
