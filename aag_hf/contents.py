@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 
 from huggingface_hub.constants import HF_HUB_CACHE
@@ -12,6 +13,7 @@ from aag_hf.manifest import MANIFEST, Manifest
 
 # What a saved model needs not, or what tells of a run and not of its outcome.
 _BESIDE = ("README.md", "training_args.bin", "trainer_state.json")
+INDEX = "index"
 _FIGURES = ("training_figures", "training_environment")
 
 
@@ -37,12 +39,25 @@ def _shortened(digest: str) -> str:
 
 
 def _file_digest(path: Path) -> str:
+    found = path.stat()
+    return _digest_as_found(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=1000)
+def _digest_as_found(path: Path, *_: int) -> str:
+    """Of a file as large and as old as when it was found: a large one is read once in a run."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folder_digest(folder: Path) -> str:
-    """Of all files in it; of its manifest, what made the folder, and not where its inputs lay."""
+    """Of all files in it; of its manifest, what made the folder, and not where its inputs lay.
+
+    Of an index, which is large, and never the same twice, what made it is enough.
+    """
+    made_by = Manifest.read(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+    if made_by is not None and made_by.settings.get("command") == INDEX:
+        return made_by.identity()
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)

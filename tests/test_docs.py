@@ -9,6 +9,7 @@ import pytest
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.compare import CompareOptions
 from aag_hf.cli.evaluate import EvaluateOptions
+from aag_hf.cli.index import IndexOptions
 from aag_hf.cli.main import main
 from aag_hf.cli.publish import PublishOptions
 from aag_hf.cli.retrieve import RetrieveOptions
@@ -21,6 +22,7 @@ NAMED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 OPTIONS = {
     "compare": (CompareOptions,),
     "evaluate": (EvaluateOptions,),
+    "index": (IndexOptions,),
     "publish": (PublishOptions,),
     "retrieve": (RetrieveOptions,),
     "train": (TrainOptions, ContextDistillationConfig),
@@ -57,7 +59,7 @@ def test_retrieval_as_shown(tmp_path, monkeypatch):
     exec("\n".join(blocks(page, "python")), {"__name__": "__main__"})
     for command in commands(page):
         assert main(command) == 0
-    assert (tmp_path / "retrieved.jsonl.gz").is_file()
+    assert (tmp_path / "retrieved.jsonl.gz").read_bytes() == (tmp_path / "found.jsonl.gz").read_bytes()
 
 
 def test_every_page_is_in_the_navigation():

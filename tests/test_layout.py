@@ -14,7 +14,7 @@ from transformers.utils import import_utils
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"aag_hf": "aag_hf", **{f"aag_hf/{name}": name for name in ("collators", "kernels", "trainers")}}
-HEAVY = ["trl", "datasets", "bm25s", "llmlingua", "matplotlib", "rich", "aag_hf.kernels.hyper_lora.triton_kernels"]
+HEAVY = ["trl", "datasets", "tantivy", "llmlingua", "matplotlib", "rich", "aag_hf.kernels.hyper_lora.triton_kernels"]
 OURS = "import aag_hf.kernels.hyper_lora as ours; assert 'hyper_lora_linear' in ours.__all__; print(ours.__file__)"
 
 STAND_IN = '''

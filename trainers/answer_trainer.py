@@ -87,6 +87,7 @@ class AnswerTrainer(Seq2SeqTrainer):
         self.model_accepts_loss_kwargs = True
         self._training_sums: dict[str, list[Tensor]] = defaultdict(list)
         self._evaluation_sums: dict[str, list[Tensor]] = defaultdict(list)
+        self._lengths: list[tuple[Dataset, list[int]]] = []
         self._gradient_check = GradientCheck()
         self.add_callback(self._gradient_check)
         self._check_tokenizer()
@@ -249,7 +250,12 @@ class AnswerTrainer(Seq2SeqTrainer):
         return grouped and self.args.length_column_name not in dataset[0] and "input_ids" not in dataset[0]
 
     def _row_lengths(self, dataset: Dataset) -> list[int]:
-        return [self.data_collator([record])["input_ids"].numel() for record in dataset]
+        """How long each record's row is: once a data set, which is tokenized for it."""
+        known = next((lengths for one, lengths in self._lengths if one is dataset), [])
+        if len(known) != len(dataset):
+            known = [self.data_collator([record])["input_ids"].numel() for record in dataset]
+            self._lengths.append((dataset, known))
+        return known
 
     def _share_of_step(self, labels: Tensor, num_items_in_batch: Tensor | int | None, dtype: torch.dtype) -> Tensor:
         """What turns a batch's mean into its share of the step's mean; gradients are averaged over processes later."""

@@ -4,15 +4,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
-from aag_hf.cli.options import OVERWRITE
+from aag_hf.cli.options import OVERWRITE, device, processes
 from aag_hf.cli.output import plain_console
-from aag_hf.cli.stage import claimed, manifest
-from aag_hf.data.progress import resume_map
-from aag_hf.data.records import read_records
+from aag_hf.cli.stage import claimed_by_first, manifest
+from aag_hf.data.mapped import open_records
+from aag_hf.data.records import iter_records
+from aag_hf.data.shards import map_records
 from aag_hf.errors import InputError, loading
 from aag_hf.hub import leave_data_card
 
@@ -52,11 +52,13 @@ def compress(
     threads: int | None = None,
     batch_size: int = 64,
     overwrite: bool = False,
-) -> tuple[list[dict[str, Any]], dict[str, float]]:
+) -> tuple[Path, dict[str, float]]:
     """Write the records of `input` with `compressed_context` to `output`; a stopped run continues.
 
+    Several processes share the records.
+
     Returns:
-        The records, and the report of `compression_report`.
+        The output, and what `compression_report` says, on the first process.
 
     Raises:
         InputError: An input or option cannot be used, or `output` was made with others.
@@ -69,7 +71,7 @@ def compress(
     from aag_hf.data.compression import ContextCompressor, compression_report, passage_texts
     from aag_hf.data.embedded import resolve_model
 
-    records = read_records(input, split)
+    records = open_records(input, split)
     for record in records:
         passage_texts(record)
     if threads is not None:
@@ -78,7 +80,7 @@ def compress(
     settings |= {"batch_size": batch_size, "split": split}
     made_by = manifest("compress", settings, input=input, model_name_or_path=model_name_or_path)
     output = Path(output)
-    with claimed(output, made_by, overwrite) as finished:
+    with claimed_by_first(output, made_by, overwrite, processes()) as finished:
         source = resolve_model(model_name_or_path)
         with loading(f"model_name_or_path {model_name_or_path}"):
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -87,23 +89,29 @@ def compress(
                 model = AutoModelForCausalLM.from_pretrained(
                     source, dtype=getattr(torch, dtype), trust_remote_code=False
                 )
-        if model is None:
-            results = read_records(output)
-        else:
-            model.to("cuda" if torch.cuda.is_available() else "cpu")
-            compressor = ContextCompressor(model, tokenizer, target_tokens, token_level, sentences)
-            results = resume_map(
-                records, compressor.compress, output, made_by, batch_size=batch_size, description="Compressing"
+        if model is not None:
+            compressor = ContextCompressor(model.to(device()), tokenizer, target_tokens, token_level, sentences)
+            map_records(
+                records,
+                compressor.compress,
+                output,
+                made_by,
+                batch_size=batch_size,
+                description="Compressing",
+                processes=processes(),
             )
-        told = {"input": str(input), "model": model_name_or_path}
-        leave_data_card(output, results, "aag compress", told | settings)
-    return results, compression_report(results, tokenizer)
+        if processes().is_main_process:
+            told = {"input": str(input), "model": model_name_or_path}
+            leave_data_card(output, iter_records(output), "aag compress", told | settings)
+    return output, compression_report(iter_records(output), tokenizer) if processes().is_main_process else {}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("compress", (CompressOptions,), argv)
     _, report = compress(**vars(options))
+    if not processes().is_main_process:
+        return
     plain_console().print(
         f"{report['questions']:.0f} questions: {report['tokens_before']:.0f} tokens before, "
         f"{report['tokens_after']:.0f} after; answer in {report['answer_before']:.1%} before, "

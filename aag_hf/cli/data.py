@@ -1,7 +1,7 @@
 """``aag data``: turns a data set into records, or writes the countries data set."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed, manifest
-from aag_hf.data.jsonl import write_rows
-from aag_hf.data.progress import PartialOutput
-from aag_hf.data.records import read_records
-from aag_hf.hub import leave_data_card
+from aag_hf.data.files import read_rows
+from aag_hf.data.progress import write_output
+from aag_hf.data.records import iter_records
+from aag_hf.hub.data_cards import Contents, leave_data_card
 from aag_hf.manifest import Manifest
 
 
@@ -28,7 +28,7 @@ class DataOptions:
     )
     split: str | None = field(default=None, metadata={"help": "Which split of a folder or a data set on the Hub."})
     seed: int = field(default=29, metadata={"help": "Decides the splits and the wordings of countries."})
-    skip_bad: bool = field(default=False, metadata={"help": "Leave out rows that cannot be used, and say how many."})
+    skip_bad: int = field(default=0, metadata={"help": "How many rows that cannot be used may be left out."})
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
@@ -37,7 +37,7 @@ def write_data(
     output: str | Path,
     split: str | None = None,
     seed: int = 29,
-    skip_bad: bool = False,
+    skip_bad: int = 0,
     overwrite: bool = False,
 ) -> dict[str, int]:
     """Write `source` as records, with a data set card.
@@ -47,7 +47,7 @@ def write_data(
         output: For countries a folder, which gets a file for each split and ``documents.jsonl``; else one file.
         split: Which split of the source; not for countries, which are written whole.
         seed: Of the countries.
-        skip_bad: Leave out rows that break the contract instead of refusing them.
+        skip_bad: How many rows that break the contract may be left out.
         overwrite: Write again what was written from something else.
 
     Returns:
@@ -57,29 +57,31 @@ def write_data(
         InputError: The source cannot be read, the output cannot bear that name, or was made from something else.
     """
     if source != "countries":
-        records = read_records(source, split, need_answers=False, skip_bad=skip_bad)
-        settings = ({"split": split} if split else {}) | ({"skip_bad": True} if skip_bad else {})
+        settings = ({"split": split} if split else {}) | ({"skip_bad": skip_bad} if skip_bad else {})
         made_by = manifest("data", settings, source=source)
-        _write_once(Path(output), records, made_by, {"source": source} | settings, overwrite)
-        return {str(output): len(records)}
+        records = iter_records(source, split, need_answers=False, skip_bad=skip_bad)
+        return {str(output): _write_once(Path(output), records, made_by, {"source": source} | settings, overwrite)}
     from aag_hf.data.countries import country_documents, load_countries
 
     of_countries = {"source": source, "seed": seed}
     made_by = manifest("data", of_countries)
     files = {Path(output) / f"{name}.jsonl.gz": records for name, records in load_countries(seed).items()}
     files[Path(output) / "documents.jsonl"] = country_documents()
-    for path, rows in files.items():
-        _write_once(path, rows, made_by, of_countries, overwrite)
-    return {str(path): len(rows) for path, rows in files.items()}
+    return {str(path): _write_once(path, rows, made_by, of_countries, overwrite) for path, rows in files.items()}
 
 
 def _write_once(
-    path: Path, rows: list[dict[str, Any]], made_by: Manifest, settings: dict[str, Any], overwrite: bool
-) -> None:
+    path: Path, rows: Iterable[dict[str, Any]], made_by: Manifest, settings: dict[str, Any], overwrite: bool
+) -> int:
+    """Write `rows` unless they are there; says how many there are. Each is in memory alone."""
     with claimed(path, made_by, overwrite) as finished:
-        if not finished:
-            PartialOutput(path, made_by).finish(lambda: write_rows(rows, path))
-        leave_data_card(path, rows, "aag data", settings)
+        contents = Contents(row for _, row in read_rows(path)) if finished else Contents(rows)
+        if finished:
+            contents.count()
+        else:
+            write_output(contents, path, made_by)
+        leave_data_card(path, contents, "aag data", settings)
+    return contents.rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:

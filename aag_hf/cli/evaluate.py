@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from itertools import chain, product
 from pathlib import Path
@@ -14,10 +13,10 @@ from aag_hf.cli.boundary import run_command
 from aag_hf.cli.measured import BaseOptions, Reader, base_readers, named_inputs, saved_readers
 from aag_hf.cli.options import OVERWRITE, LoadingOptions, device, processes, use_threads
 from aag_hf.cli.output import plain_console
-from aag_hf.cli.stage import claimed, is_finished, manifest
+from aag_hf.cli.stage import claimed_by_first, manifest
 from aag_hf.data.jsonl import write_rows
+from aag_hf.data.mapped import open_records
 from aag_hf.data.progress import PartialOutput
-from aag_hf.data.records import read_records
 from aag_hf.data.sampling import sample_records
 from aag_hf.errors import InputError
 from aag_hf.evaluation.controls import Control
@@ -26,7 +25,7 @@ from aag_hf.evaluation.report import plot_results, results_matrix, results_table
 from aag_hf.evaluation.scores import check_groups
 from aag_hf.manifest import Manifest
 
-Records = list[dict[str, Any]]
+Records = Sequence[dict[str, Any]]
 PREDICTIONS = "predictions.jsonl"
 
 
@@ -76,7 +75,7 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     use_threads(options.threads)
     paths = named_inputs(options.input)
     inputs = {
-        name: sample_records(read_records(path), options.max_samples, options.seed) for name, path in paths.items()
+        name: sample_records(open_records(path), options.max_samples, options.seed) for name, path in paths.items()
     }
     saved = saved_readers(options.model, options.loading_arguments())
     readers = saved + base_readers(options, list(chain(*inputs.values())), options.seed)
@@ -84,10 +83,8 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     made_by = _made_by(options, saved, paths)
     output = Path(options.output_dir) / "results.json"
     is_main = processes().is_main_process
-    with claimed(output, made_by, options.overwrite) if is_main else nullcontext(False) as finished:
-        # The other processes look after the first one has cleaned up, and before it writes.
-        processes().wait_for_everyone()
-        if finished or (not is_main and is_finished(output, made_by)):
+    with claimed_by_first(output, made_by, options.overwrite, processes()) as finished:
+        if finished:
             return json.loads(output.read_bytes())
         partial = PartialOutput(output, made_by)
         rows = partial.read()
@@ -101,7 +98,6 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
             write_rows(predictions, output.with_name(PREDICTIONS))
             plot_results(rows, output.with_name("results.png"), _title(inputs))
             partial.finish(lambda: write_json(rows, output))
-        processes().wait_for_everyone()
     return rows
 
 

@@ -6,24 +6,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import Subset
+
 from aag_hf.awakening.decoding import generate_texts
 from aag_hf.awakening.model import is_encoder_decoder, load_language_model, load_part, load_tokenizer
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
-from aag_hf.cli.options import OVERWRITE, ModelOptions, device, refuse_processes, use_threads
+from aag_hf.cli.options import OVERWRITE, ModelOptions, device, processes, use_threads
 from aag_hf.cli.output import plain_console
-from aag_hf.cli.stage import claimed, manifest
+from aag_hf.cli.stage import claimed_by_first, manifest
 from aag_hf.collators import DataCollatorForContextGeneration
 from aag_hf.data.contexts import GENERATOR_PROMPT
 from aag_hf.data.folds import fold_of
-from aag_hf.data.progress import resume_map
-from aag_hf.data.records import read_records
+from aag_hf.data.mapped import open_records
+from aag_hf.data.records import iter_records
+from aag_hf.data.shards import map_records
 from aag_hf.errors import InputError
 from aag_hf.evaluation.contexts import context_report
 from aag_hf.hub import leave_data_card
 from aag_hf.manifest import MANIFEST, Manifest
 
-Records = list[dict[str, Any]]
+Records = Sequence[dict[str, Any]]
 
 
 @dataclass
@@ -45,16 +48,17 @@ class GenerateOptions(ModelOptions):
 def generate(options: GenerateOptions) -> Records:
     """Write the records of `input` with `generated_context` to `output`; a stopped run continues.
 
+    Several processes share the records.
+
     Raises:
-        InputError: An option is missing or cannot be used, `output` was made with others, or several processes.
+        InputError: An option is missing or cannot be used, or `output` was made with others.
     """
     for name in ("generator", "input", "output"):
         if not getattr(options, name):
             raise InputError(f"{name} is missing.")
-    refuse_processes("generate")
     use_threads(options.threads)
     check_folds(options.generator)
-    records = read_records(options.input)
+    records = open_records(options.input)
     settings = {name: getattr(options, name) for name in ("prompt", "context_max_length", "batch_size")}
     settings |= options.loading_settings()
     made_by = manifest(
@@ -65,14 +69,16 @@ def generate(options: GenerateOptions) -> Records:
         generator=options.generator,
     )
     output = Path(options.output)
-    with claimed(output, made_by, options.overwrite) as finished:
-        results = read_records(output) if finished else _write_contexts(options, records, made_by)
-        told = {"input": options.input, "generator": options.generator}
-        leave_data_card(output, results, "aag generate", told | settings)
-    return results
+    with claimed_by_first(output, made_by, options.overwrite, processes()) as finished:
+        if not finished:
+            _write_contexts(options, records, made_by)
+        if processes().is_main_process:
+            told = {"input": options.input, "generator": options.generator}
+            leave_data_card(output, iter_records(output), "aag generate", told | settings)
+    return open_records(output)
 
 
-def _write_contexts(options: GenerateOptions, records: Records, made_by: Manifest) -> Records:
+def _write_contexts(options: GenerateOptions, records: Records, made_by: Manifest) -> None:
     loading = options.loading_arguments()
     base = load_language_model(options.model_name_or_path, **loading)
     # Merged into weights of few bits, an adapter would be rounded to them.
@@ -81,7 +87,7 @@ def _write_contexts(options: GenerateOptions, records: Records, made_by: Manifes
     tokenizer = load_tokenizer(options.generator[0])
     collator = DataCollatorForContextGeneration(tokenizer, is_encoder_decoder(models[0]), options.prompt)
 
-    def write_contexts(batch: Records) -> Records:
+    def write_contexts(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         contexts: dict[str, str] = {}
         for fold, model in enumerate(models):
             members = [record for record in batch if fold_of(record, len(models)) == fold]
@@ -91,13 +97,15 @@ def _write_contexts(options: GenerateOptions, records: Records, made_by: Manifes
             contexts.update(zip((record["id"] for record in members), texts))
         return [record | {"generated_context": contexts[record["id"]]} for record in batch]
 
-    return resume_map(
-        sorted(records, key=lambda record: len(record["question"])),
+    lengths = [len(record["question"]) for record in records]
+    map_records(
+        Subset(records, sorted(range(len(records)), key=lengths.__getitem__)),
         write_contexts,
         Path(options.output),
         made_by,
         batch_size=options.batch_size,
         description="Generating",
+        processes=processes(),
     )
 
 
@@ -133,7 +141,10 @@ def check_folds(generators: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("generate", (GenerateOptions,), argv)
-    report = context_report(generate(options))
+    records = generate(options)
+    if not processes().is_main_process:
+        return
+    report = context_report(records)
     figures = f"{report['count']:.0f} contexts, answer in {report['answer_recall']:.1f} %"
     if "rouge_l" in report:
         figures += f", ROUGE-L {report['rouge_l']:.1f}"

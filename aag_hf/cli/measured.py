@@ -18,7 +18,7 @@ from aag_hf.errors import InputError
 from aag_hf.evaluation.evaluator import given_contexts
 from aag_hf.evaluation.shots import choose_shots
 
-Records = list[dict[str, Any]]
+Records = Sequence[dict[str, Any]]
 
 
 @dataclass

@@ -13,6 +13,7 @@ from aag_hf.errors import InputError
 COMMANDS = {
     "data": "convert a data set into records",
     "convert-fid": "turn an original Fusion-in-Decoder checkpoint into a model directory",
+    "index": "index a pool of passages, for any number of searches",
     "retrieve": "find passages for each question with BM25",
     "compress": "compress each question's passages with LongLLMLingua",
     "train-generator": "stage 1: train the context generator",

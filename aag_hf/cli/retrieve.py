@@ -8,13 +8,20 @@ from typing import Any
 
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
-from aag_hf.cli.options import OVERWRITE
+from aag_hf.cli.index import POOL
+from aag_hf.cli.options import OVERWRITE, processes
 from aag_hf.cli.output import plain_console
-from aag_hf.cli.stage import claimed, manifest
-from aag_hf.data.progress import resume_map
-from aag_hf.data.records import read_records
-from aag_hf.data.retrieval import Bm25Retriever, read_pool, recall_at
+from aag_hf.cli.stage import claimed_by_first, manifest
+from aag_hf.data.mapped import open_records
+from aag_hf.data.pool import read_pool
+from aag_hf.data.records import iter_records
+from aag_hf.data.retrieval import PassageIndex, recall_at
+from aag_hf.data.shards import map_records
+from aag_hf.errors import InputError
 from aag_hf.hub import leave_data_card
+
+# Questions between two savings of what is done.
+_BATCH = 256
 
 
 @dataclass
@@ -22,12 +29,13 @@ class RetrieveOptions:
     """Options of ``aag retrieve``."""
 
     input: str = field(metadata={"help": "Records: a file, a folder, or the id of a data set on the Hub."})
-    pool: list[str] = field(metadata={"help": "Files to search: rows with title and text, or records with ctxs."})
     output: str = field(metadata={"help": "File to write (.jsonl or .jsonl.gz): the records with new ctxs."})
+    pool: list[str] = field(default_factory=list, metadata={"help": f"{POOL} It is indexed anew, in memory."})
+    index: str | None = field(default=None, metadata={"help": "Folder that `aag index` made, instead of a pool."})
     split: str | None = field(default=None, metadata={"help": "Which split of the input."})
-    top_k: int = field(default=5, metadata={"help": "Passages for each question."})
-    skip_bad: bool = field(
-        default=False, metadata={"help": "Leave out rows of the pool that cannot be used, and say how many."}
+    top_k: int = field(default=5, metadata={"help": "Passages for each question, where so many share a word with it."})
+    skip_bad: int = field(
+        default=0, metadata={"help": "How many rows of the pool that cannot be used may be left out."}
     )
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
@@ -38,44 +46,72 @@ def retrieve(
     output: str | Path,
     split: str | None = None,
     top_k: int = 5,
-    skip_bad: bool = False,
+    skip_bad: int = 0,
     overwrite: bool = False,
-) -> list[dict[str, Any]]:
-    """Give each record of `input` its `top_k` best passages of the pool as `ctxs`, and write the records to `output`.
+    index: str | Path | None = None,
+) -> dict[str, Any]:
+    """Give each record of `input` its `top_k` best passages as `ctxs`, and write the records to `output`.
+
+    Several processes share the questions. Where no passage shares a word with a question, `ctxs` is empty.
+
+    Args:
+        input: Records.
+        pool: Where the passages are, or nothing if there is an index.
+        output: The file to write; a stopped run continues.
+        split: Which split of the input.
+        top_k: Passages a question.
+        skip_bad: How many malformed rows of the pool may be left out.
+        overwrite: Start anew where there is an output.
+        index: A folder that ``aag index`` made.
+
+    Returns:
+        How many `questions` there are, and `recall`, as [`~aag_hf.data.retrieval.recall_at`] gives it for the first
+        passage and for all.
 
     Raises:
-        InputError: An input cannot be read, the pool is empty, `top_k` is below one, or `output` was made from others.
+        InputError: An input cannot be read, the pool is empty, or `output` was made from others.
     """
-    records = read_records(input, split, need_answers=False)
-    made_by = manifest("retrieve", {"split": split, "top_k": top_k, "skip_bad": skip_bad}, input=input, pool=pool)
+    if bool(pool) == (index is not None):
+        raise InputError("give either pool, what to search, or index, a folder that `aag index` made.")
+    records = open_records(input, split, need_answers=False)
+    settings = {"split": split, "top_k": top_k, "skip_bad": skip_bad}
+    made_by = manifest("retrieve", settings, input=input, pool=pool, index=index)
     output = Path(output)
-    with claimed(output, made_by, overwrite) as finished:
-        if finished:
-            records = read_records(output, need_answers=False)
-        else:
-            retriever = Bm25Retriever(read_pool(pool, skip_bad))
+    with claimed_by_first(output, made_by, overwrite, processes()) as finished:
+        if not finished:
+            passages = PassageIndex.open(Path(index)) if index else PassageIndex.build(read_pool(pool, skip_bad))
 
             def search(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 questions = [record["question"] for record in batch]
-                found = retriever.search(questions, top_k, [record.get("answers") for record in batch])
+                found = passages.search(questions, top_k, [record.get("answers") for record in batch])
                 return [record | {"ctxs": ctxs} for record, ctxs in zip(batch, found, strict=True)]
 
-            records = resume_map(records, search, output, made_by, batch_size=1024, description="Searching")
-        settings = {"input": str(input), "pool": list(map(str, pool)), "top_k": top_k}
-        leave_data_card(output, records, "aag retrieve", settings)
-    return records
+            map_records(
+                records,
+                search,
+                output,
+                made_by,
+                batch_size=_BATCH,
+                description="Searching",
+                processes=processes(),
+            )
+        if processes().is_main_process:
+            searched: dict[str, Any] = {"index": str(index)} if index else {"pool": list(map(str, pool))}
+            told = {"input": str(input), **searched, "top_k": top_k}
+            leave_data_card(output, iter_records(output, need_answers=False), "aag retrieve", told)
+    recall = recall_at(iter_records(output, need_answers=False), sorted({1, top_k}))
+    return {"questions": len(records), "recall": recall}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("retrieve", (RetrieveOptions,), argv)
-    records = retrieve(**vars(options))
-    depths = sorted({1, options.top_k})
-    shares = {k: recall_at(records, k) for k in depths}
-    recalls = ", ".join(f"recall@{k} {share:.1%}" for k, share in shares.items() if share is not None)
-    plain_console().print(
-        f"{len(records)} questions: {recalls or 'no answers to look for'}; written to {options.output}",
-    )
+    result = retrieve(**vars(options))
+    if processes().is_main_process:
+        recalls = ", ".join(f"recall@{k} {share:.1%}" for k, share in result["recall"].items())
+        plain_console().print(
+            f"{result['questions']} questions: {recalls or 'no answers to look for'}; written to {options.output}",
+        )
 
 
 if __name__ == "__main__":

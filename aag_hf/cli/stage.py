@@ -5,10 +5,12 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
 from aag_hf.contents import content_of
@@ -60,8 +62,29 @@ def claimed(output: Path, made_by: Manifest, overwrite: bool = False) -> Iterato
         finished = is_finished(output, made_by)
         if finished:
             print(f"{output}: finished before, with the same settings and inputs.", file=sys.stderr)
-            beside(output, "partial").unlink(missing_ok=True)
+            _remove(beside(output, "partial"))
         yield finished
+
+
+@contextmanager
+def claimed_by_first(output: Path, made_by: Manifest, overwrite: bool, processes: PartialState) -> Iterator[bool]:
+    """As `claimed`, for several processes that work on one output: the first one claims it for all.
+
+    Args:
+        output: As in `claimed`.
+        made_by: As there.
+        overwrite: As there.
+        processes: All of which must enter and leave.
+
+    Raises:
+        InputError: As there.
+    """
+    with claimed(output, made_by, overwrite) if processes.is_main_process else nullcontext(False) as finished:
+        told = [finished]
+        if processes.num_processes > 1:
+            broadcast_object_list(told)
+        yield told[0]
+        processes.wait_for_everyone()
 
 
 @contextmanager
@@ -126,15 +149,20 @@ def start_anew(output: Path) -> None:
         if any(output.iterdir()) and not (output / MANIFEST).is_file():
             raise InputError(f"{output}: has no {MANIFEST} and is not removed: it is no output of this program.")
         shutil.rmtree(output)
-    output.unlink(missing_ok=True)
-    for ending in ("partial", MANIFEST):
-        beside(output, ending).unlink(missing_ok=True)
-    shutil.rmtree(beside(output, CHECKPOINTS), ignore_errors=True)
+    for path in (output, *(beside(output, ending) for ending in ("partial", MANIFEST, CHECKPOINTS))):
+        _remove(path)
 
 
 def beside(output: Path, ending: str) -> Path:
     """The path of something that belongs to `output`."""
     return output.with_name(f"{output.name}.{ending}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _manifest_of(output: Path) -> Path:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
+from torch.utils.data import ConcatDataset
 from transformers import PreTrainedModel, set_seed
 
 from aag_hf import HyperLoraConfig
@@ -36,13 +37,14 @@ from aag_hf.cli.training import (
 )
 from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.data.contexts import ContextSource, context_of
+from aag_hf.data.mapped import WithFeatures
 from aag_hf.errors import InputError
 from aag_hf.evaluation import ReaderMetrics
 from aag_hf.manifest import Manifest
 from aag_hf.questions import QuestionEncoder
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
 
-Records = list[dict[str, Any]]
+Records = Sequence[dict[str, Any]]
 
 
 @dataclass
@@ -121,7 +123,7 @@ def _train(options: TrainOptions, arguments: ContextDistillationConfig, output_d
     check_quantized(options, arguments)
     set_seed(arguments.seed)
     train_records, dev_records = sampled_records(options, arguments.seed)
-    records = [*train_records, *(dev_records or [])]
+    records = ConcatDataset([train_records, dev_records]) if dev_records else train_records
     with whole_weights(arguments):
         base = load_language_model(options.model_name_or_path, options.fid, **options.loading_arguments())
         base.to(arguments.device)
@@ -129,8 +131,8 @@ def _train(options: TrainOptions, arguments: ContextDistillationConfig, output_d
         collator = replace(model.reader_collator(), padding_free=options.padding_free)
         teacher = None if options.teacher is None else _set_up_teacher(options, arguments, base, collator, records)
     if model.question_encoder is not None:
-        for records in filter(None, (train_records, dev_records)):
-            add_features(records, model)
+        train_records = with_features(train_records, model)
+        dev_records = with_features(dev_records, model) if dev_records else None
     trainer = ContextDistillationTrainer(
         model=model.reader,
         teacher_model=None if teacher is None else teacher.reader,
@@ -240,12 +242,10 @@ def _most_steps(arguments: ContextDistillationConfig, records: int) -> int:
     return math.ceil(arguments.num_train_epochs * records / arguments.per_device_train_batch_size)
 
 
-def add_features(records: Records, model: AwakeningModel) -> None:
-    """Give each record the features of its question."""
+def with_features(records: Records, model: AwakeningModel) -> Records:
+    """The records with the features of their questions."""
     contexts = feature_contexts(records, model.config)
-    features = model.encode_features([record["question"] for record in records], contexts)
-    for record, vector in zip(records, features.tolist()):
-        record["features"] = vector
+    return WithFeatures(records, model.encode_features([record["question"] for record in records], contexts))
 
 
 def feature_contexts(records: Records, config: AwakeningConfig) -> list[str] | None:

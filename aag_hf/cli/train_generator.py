@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from peft import LoraConfig, get_peft_model
+from torch.utils.data import Subset
 from transformers import set_seed
 
 from aag_hf.awakening.model import is_encoder_decoder, load_language_model, load_tokenizer
@@ -77,7 +78,8 @@ def _train(
     set_seed(arguments.seed)
     records, dev_records = sampled_records(options, arguments.seed)
     if options.folds > 1:
-        records = [record for record in records if fold_of(record, options.folds) != options.fold]
+        seen = [place for place, record in enumerate(records) if fold_of(record, options.folds) != options.fold]
+        records = Subset(records, seen)
     with whole_weights(arguments):
         model = load_language_model(options.model_name_or_path, **options.loading_arguments())
     tokenizer = load_tokenizer(options.model_name_or_path)

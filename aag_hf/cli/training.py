@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields
 from importlib.metadata import version
@@ -18,7 +18,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 from aag_hf.cli.checkpoints import WholeRun, last_whole_checkpoint, remove_incomplete, remove_unused
 from aag_hf.cli.stage import CHECKPOINTS, beside, claimed, is_finished, manifest
-from aag_hf.data.records import read_records
+from aag_hf.data.mapped import open_records
 from aag_hf.data.sampling import sample_records
 from aag_hf.errors import InputError
 from aag_hf.hub.cards import without_folder
@@ -26,7 +26,7 @@ from aag_hf.hyperlora.adapter_scope import CONTAINER
 from aag_hf.manifest import Manifest
 from aag_hf.trainers.answer_trainer import AnswerTrainer
 
-Records = list[dict[str, Any]]
+Records = Sequence[dict[str, Any]]
 
 # The Trainer's arguments that cannot change what is learned: logging, saving, loading ahead, the Hub, folders.
 # fmt: off
@@ -114,8 +114,8 @@ def sampled_records(options: Any, seed: int) -> tuple[Records, Records | None]:
     Raises:
         InputError: A file cannot be read.
     """
-    train = sample_records(read_records(options.train_file), options.max_train_samples, seed)
-    dev = sample_records(read_records(options.dev_file), options.max_eval_samples, seed) if options.dev_file else None
+    train = sample_records(open_records(options.train_file), options.max_train_samples, seed)
+    dev = sample_records(open_records(options.dev_file), options.max_eval_samples, seed) if options.dev_file else None
     return train, dev
 
 

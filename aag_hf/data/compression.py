@@ -1,7 +1,7 @@
 """Compressing each question's passages to a short context with LongLLMLingua."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -79,6 +79,8 @@ class ContextCompressor:
         return [[next(losses) for _ in texts] for texts in passages]
 
     def _keep_whole_passages(self, passages: list[str], losses: list[float], _: str) -> str:
+        if not passages:
+            return ""
         best, *others = sorted(range(len(passages)), key=losses.__getitem__)
         kept = passages[best]
         for place in others:
@@ -89,6 +91,8 @@ class ContextCompressor:
         return kept
 
     def _drop_tokens(self, passages: list[str], losses: list[float], question: str) -> str:
+        if not passages:
+            return ""
         from aag_hf.data.longllmlingua import LongLLMLingua
 
         return LongLLMLingua(self.model, self.tokenizer).compress_passages(
@@ -101,22 +105,27 @@ class ContextCompressor:
         )
 
 
-def compression_report(records: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+def compression_report(records: Iterable[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
     """What compression cost: mean tokens of a question's passages and of its compressed context, and the share of
     questions whose answer stands in each; `answer_survival` is the share of those before that remain after.
     """
-    before = ["\n\n".join(passage_texts(record)) for record in records]
-    after = [record["compressed_context"] for record in records]
-    had = [has_answer(text, record["answers"]) for text, record in zip(before, records, strict=True)]
-    has = [has_answer(text, record["answers"]) for text, record in zip(after, records, strict=True)]
-    survived = sum(one and other for one, other in zip(had, has, strict=True))
+    count = tokens_before = tokens_after = had = has = survived = 0
+    for record in records:
+        before, after = "\n\n".join(passage_texts(record)), record["compressed_context"]
+        stood, stands = (has_answer(text, record["answers"]) for text in (before, after))
+        count += 1
+        tokens_before += count_tokens(tokenizer, before)
+        tokens_after += count_tokens(tokenizer, after)
+        had += stood
+        has += stands
+        survived += stood and stands
     return {
-        "questions": len(records),
-        "tokens_before": sum(count_tokens(tokenizer, text) for text in before) / len(records),
-        "tokens_after": sum(count_tokens(tokenizer, text) for text in after) / len(records),
-        "answer_before": sum(had) / len(records),
-        "answer_after": sum(has) / len(records),
-        "answer_survival": survived / max(sum(had), 1),
+        "questions": count,
+        "tokens_before": tokens_before / count,
+        "tokens_after": tokens_after / count,
+        "answer_before": had / count,
+        "answer_after": has / count,
+        "answer_survival": survived / max(had, 1),
     }
 
 
@@ -126,13 +135,13 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
 
 
 def passage_texts(record: dict[str, Any], sentences: bool = False) -> list[str]:
-    """The record's passages, or their sentences, as plain texts in their order.
+    """The record's passages, or their sentences, as plain texts in their order; none where none was found.
 
     Raises:
-        InputError: There is none, or one is blank; the message names the record's id.
+        InputError: Nobody looked for any, or one is blank; the message names the record's id.
     """
     where = f"record {record['id']!r}"
-    if not record.get("ctxs"):
+    if record.get("ctxs") is None:
         raise InputError(f"{where}: field 'ctxs': has no passages to compress: run `aag retrieve` or drop the record.")
     for number, passage in enumerate(record["ctxs"]):
         check_passage({"title": "", **passage}, f"{where}, ctxs[{number}]")

@@ -34,7 +34,7 @@ def context_of(record: dict[str, Any], source: ContextSource, passages: int = 1)
     if source == "none":
         return None
     if source == "passages":
-        if not record.get("ctxs"):
+        if record.get("ctxs") is None:
             raise InputError(f"record {record['id']}: has no ctxs to read: run `aag retrieve` first.")
         return joined_passages(record["ctxs"], passages)
     if source not in _FIELDS:

@@ -4,19 +4,17 @@ A record has `id`, `question` and `answers`, and may have `target`, `ctxs`, `com
 and `features`. Other columns pass through untouched.
 """
 
-import itertools
 import logging
-import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from aag_hf.data.bad_rows import BadRows
 from aag_hf.data.formats import to_record
-from aag_hf.data.jsonl import SUFFIXES, file_stem, read_rows, write_rows
+from aag_hf.data.jsonl import write_rows
+from aag_hf.data.sources import dataset_rows, open_source
 from aag_hf.errors import InputError
-from aag_hf.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,32 +29,52 @@ def read_records(
     split: str | None = None,
     *,
     need_answers: bool = True,
-    skip_bad: bool = False,
+    skip_bad: int = 0,
 ) -> list[dict[str, Any]]:
     """Read records and check them.
 
     Args:
-        source: A ``.jsonl``, ``.jsonl.gz``, ``.json`` or ``.json.gz`` file; a folder with such a file for each split,
-            or that ``Dataset.save_to_disk`` wrote; a `datasets.Dataset`; or the id of a data set on the Hub. DPR, FiD,
-            NQ-open and WebQuestions rows are understood. Rows without an id get one from source and position.
+        source: A file (JSON Lines, a JSON list, a table, each also in gzip, or Parquet); a folder with such a file for
+            each split, or that ``Dataset.save_to_disk`` wrote; a `datasets.Dataset`; or the id of a data set on the
+            Hub. The formats of `to_record` are understood. Rows without an id get one from source and position.
         split: Which split of a folder or a data set on the Hub.
         need_answers: Refuse questions without answers.
-        skip_bad: Leave out rows that break the contract, and say how many, instead of refusing them.
+        skip_bad: How many rows that break the contract are left out, with a warning, instead of refused.
 
     A blank passage among others is left out; a warning says how many.
 
     Raises:
         InputError: The source cannot be read, is empty, or a record breaks the contract; the message names the place.
     """
-    skipped: list[InputError] | None = [] if skip_bad else None
+    return list(iter_records(source, split, need_answers=need_answers, skip_bad=skip_bad))
+
+
+def iter_records(
+    source: "str | os.PathLike[str] | Dataset",
+    split: str | None = None,
+    *,
+    need_answers: bool = True,
+    skip_bad: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """The records of `read_records`, one after the other: memory holds no more than a few of them, and all ids.
+
+    Args:
+        source: As in `read_records`.
+        split: As there.
+        need_answers: As there.
+        skip_bad: As there.
+
+    Raises:
+        InputError: As there, when the bad record is reached.
+    """
+    bad = BadRows(skip_bad)
     if isinstance(source, (str, os.PathLike)):
-        name, rows = _open_source(str(source), split, skipped)
+        name, rows = open_source(str(source), split, bad)
     elif hasattr(source, "column_names") and not isinstance(source, dict):
-        name, rows = "dataset", _dataset_rows(source, "data set")
+        name, rows = "dataset", dataset_rows(source, "data set")
     else:
         raise InputError(f"source is a {type(source).__name__}: expected a path, a Hub id or a datasets.Dataset.")
-    records = []
-    seen: dict[str, str] = {}
+    ids = Ids()
     blank = 0
     for position, (where, row) in enumerate(rows):
         try:
@@ -65,35 +83,57 @@ def read_records(
             record = to_record(row, f"{name}-{position}")
             blank += drop_blank_passages(record)
             check_record(record, where, need_answers)
-            _check_new(record["id"], where, seen)
+            ids.add(record["id"], where)
         except InputError as error:
-            if skipped is None:
-                raise
-            skipped.append(error)
+            bad.leave_out(error)
         else:
             if not record.get("answers"):
                 record.pop("answers", None)
-            records.append(record)
+            yield record
     if blank:
         logger.warning("%s: %d blank passages left out.", name, blank)
-    if skipped:
-        logger.warning("%s: %d bad rows left out, the first: %s", name, len(skipped), skipped[0])
-    if not records:
+    bad.warn(name)
+    if not ids:
         raise InputError(f"{source}: holds no records: expected one JSON object for each question.")
-    return records
 
 
-def write_records(records: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
+def write_records(records: Iterable[dict[str, Any]], path: str | os.PathLike[str]) -> None:
     """Check records and write them to `path` (``.jsonl`` or ``.jsonl.gz``), which appears only when it is complete.
 
     Raises:
         InputError: A record breaks the contract, an id stands twice, or the name has another ending.
     """
-    seen: dict[str, str] = {}
-    for number, record in enumerate(records, start=1):
-        check_record(record, f"record {number} for {path}", need_answers=False)
-        _check_new(record["id"], f"record {number} for {path}", seen)
-    write_rows(records, path)
+
+    def checked() -> Iterator[dict[str, Any]]:
+        ids = Ids()
+        for number, record in enumerate(records, start=1):
+            check_record(record, f"record {number} for {path}", need_answers=False)
+            ids.add(record["id"], f"record {number} for {path}")
+            yield record
+
+    write_rows(checked(), path)
+
+
+class Ids:
+    """The ids so far, and where each stands."""
+
+    def __init__(self) -> None:
+        self._where: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def add(self, identifier: str, where: str) -> None:
+        """Take one more.
+
+        Raises:
+            InputError: It is there already.
+        """
+        if identifier in self._where:
+            raise InputError(
+                f"{where}: id {identifier!r} already stands at {self._where[identifier]}: give each record its own id."
+            )
+        self._where[identifier] = where
 
 
 def drop_blank_passages(record: dict[str, Any]) -> int:
@@ -180,91 +220,3 @@ def _is_number(value: Any) -> bool:
     # An integer may be longer than any float; compared with NaN everything is false.
     largest = sys.float_info.max
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -largest <= value <= largest
-
-
-def _check_new(identifier: str, where: str, seen: dict[str, str]) -> None:
-    if identifier in seen:
-        raise InputError(
-            f"{where}: id {identifier!r} already stands at {seen[identifier]}: give each record its own id."
-        )
-    seen[identifier] = where
-
-
-def _open_source(
-    source: str, split: str | None, skipped: list[InputError] | None
-) -> tuple[str, Iterable[tuple[str, Any]]]:
-    path = Path(source)
-    if path.is_dir():
-        return _open_folder(path, split, skipped)
-    if path.is_file() or source.endswith(SUFFIXES):
-        if split is not None:
-            raise InputError(f"{source}: split {split!r} asked of a single file: leave split out or give the folder.")
-        return file_stem(path), read_rows(path, skipped)
-    if source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise InputError(f"{source}: no such file or folder.")
-    return _open_hub(source, split)
-
-
-def _open_folder(
-    folder: Path, split: str | None, skipped: list[InputError] | None
-) -> tuple[str, Iterable[tuple[str, Any]]]:
-    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-        from datasets import load_from_disk
-
-        try:
-            loaded = load_from_disk(str(folder))
-        except Exception as error:
-            # Of a damaged folder, whatever its reader stumbles over.
-            raise InputError(f"{folder}: not a whole data set saved to disk ({error!r}): save it again.") from None
-        return _pick_split(loaded, folder.name, str(folder), split)
-    names = (file for file in sorted(folder.iterdir()) if file.name.endswith(SUFFIXES))
-    files = {file_stem(file): file for file in names if not file.name.endswith(MANIFEST)}
-    if split not in files:
-        known = ", ".join(files) or "none"
-        raise InputError(f"{folder}: no file for split {split!r}: expected one of its splits ({known}).")
-    return split, read_rows(files[split], skipped)
-
-
-def _open_hub(name: str, split: str | None) -> tuple[str, Iterable[tuple[str, Any]]]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        loaded = load_dataset(name)
-    except (DatasetsError, HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise InputError(f"{name}: neither a file here nor a data set that the Hub gives: {error}") from None
-    return _pick_split(loaded, name.rpartition("/")[2], name, split)
-
-
-def _pick_split(loaded: Any, stem: str, where: str, split: str | None) -> tuple[str, Iterable[tuple[str, Any]]]:
-    if not isinstance(loaded, dict):
-        if split is not None:
-            raise InputError(f"{where}: split {split!r} asked of a data set without splits: leave split out.")
-        return stem, _dataset_rows(loaded, where)
-    if split is None and len(loaded) == 1:
-        split = next(iter(loaded))
-    if split not in loaded:
-        raise InputError(f"{where}: has no split {split!r}: pass one of {', '.join(loaded)}.")
-    return f"{stem}-{split}", _dataset_rows(loaded[split], f"{where}, split {split}")
-
-
-def _dataset_rows(dataset: Any, where: str) -> Iterable[tuple[str, Any]]:
-    rows = iter(dataset)
-    for number in itertools.count(1):
-        try:
-            row = next(rows, None)
-        except Exception as error:
-            raise InputError(f"{where}, row {number}: cannot be read: {error!r}: make the data set again.") from None
-        if row is None:
-            return
-        yield f"{where}, row {number}", _without_nan(row)
-
-
-def _without_nan(value: Any) -> Any:
-    """`value` with null for NaN and infinity, as rows of files have it."""
-    if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return list(map(_without_nan, value))
-    return None if isinstance(value, float) and not math.isfinite(value) else value

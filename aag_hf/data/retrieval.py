@@ -1,101 +1,105 @@
-"""BM25 over a pool of passages."""
+"""BM25 over a pool of passages, in memory or in a folder."""
 
-import logging
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aag_hf.data.answers import has_answer, one_form
-from aag_hf.data.formats import passages_of
-from aag_hf.data.jsonl import read_rows
-from aag_hf.data.records import check_passage, is_blank
+from aag_hf.data.answers import has_answer
+from aag_hf.data.words import words
 from aag_hf.errors import InputError
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from tantivy import Document, Index, Query, Schema
 
 Passage = dict[str, Any]
 
-
-def pool_from_records(records: Iterable[dict[str, Any]]) -> list[Passage]:
-    """The passages of all records as ``{title, text}``, each once, without their scores and labels."""
-    return _each_once(passage for record in records for passage in record.get("ctxs", []))
-
-
-def read_pool(paths: Sequence[str | Path], skip_bad: bool = False) -> list[Passage]:
-    """The passages of files, each once: rows ``{title, text}``, records with `ctxs`, or what `passages_of` understands.
-
-    Rows with a title alone are found by it and read as it; blank ones are left out. Warnings say how many.
-
-    Args:
-        paths: The files.
-        skip_bad: Leave out malformed rows too, and say how many, instead of refusing them.
-
-    Raises:
-        InputError: A file cannot be read, a passage is malformed, or there is none.
-    """
-    passages = []
-    blank, titles = 0, 0
-    skipped: list[InputError] | None = [] if skip_bad else None
-    for path in paths:
-        for where, row in read_rows(Path(path), skipped):
-            for passage in passages_of(row):
-                title, text = _title_and_text(passage)
-                if is_blank(text) and is_blank(title):
-                    blank += 1
-                    continue
-                if is_blank(text) and isinstance(title, str):
-                    titles += 1
-                    passage = passage | {"text": title}
-                try:
-                    check_passage(passage, where)
-                except InputError as error:
-                    if skipped is None:
-                        raise
-                    skipped.append(error)
-                else:
-                    passages.append(passage)
-    files = ", ".join(map(str, paths))
-    if blank or titles:
-        logger.warning("%s: %d blank passages left out, %d with a title alone.", files, blank, titles)
-    if skipped:
-        logger.warning("%s: %d bad rows left out, the first: %s", files, len(skipped), skipped[0])
-    if not passages:
-        raise InputError(f"{files}: no passages: expected rows with title and text, or with ctxs.")
-    return _each_once(passages)
+# Bytes of postings that are collected before they are written.
+_HEAP = 64 * 2**20
+# Digits of a score that do not depend on how the index is divided.
+_DIGITS = 3
 
 
-def _title_and_text(passage: Any) -> tuple[Any, Any]:
-    return (passage.get("title", ""), passage.get("text")) if isinstance(passage, dict) else (None, None)
-
-
-class Bm25Retriever:
+class PassageIndex:
     """Finds passages by the words they share with a question.
 
-    Args:
-        passages: The pool, ``{title, text}``; title and text are both searched.
+    Title and text are both searched. Results depend on the passages and their order alone.
 
-    Raises:
-        InputError: The pool is empty.
+    Args:
+        index: Of tantivy, with the fields that `build` writes.
+
+    Example:
+
+    ```python
+    index = PassageIndex.build(read_pool(["psgs_w100.tsv.gz"]), Path("index"))
+    index = PassageIndex.open(Path("index"))
+    (ctxs,) = index.search(["What is the capital of Fiji?"], top_k=20)
+    ```
     """
 
-    def __init__(self, passages: Sequence[Passage]):
-        import bm25s
+    def __init__(self, index: "Index"):
+        self._index = index
+        index.reload()
+        self._searcher = index.searcher()
 
-        if not passages:
+    def __len__(self) -> int:
+        return self._searcher.num_docs
+
+    @classmethod
+    def build(cls, passages: Iterable[Passage], directory: Path | None = None) -> "PassageIndex":
+        """Index passages, each of which is asked for when the one before is done with.
+
+        Args:
+            passages: ``{title, text}``.
+            directory: An empty folder for the index; without it the index stays in memory.
+
+        Raises:
+            InputError: There are no passages.
+        """
+        from tantivy import Index
+
+        index = Index(_schema(), None if directory is None else str(directory))
+        # One thread writes: with more the order of passages would be lost.
+        writer = index.writer(heap_size=_HEAP, num_threads=1)
+        number = -1
+        for number, passage in enumerate(passages):
+            writer.add_document(_document(number, passage))
+        if number < 0:
             raise InputError("the pool has no passages: give at least one.")
-        self.passages = _each_once(passages)
-        self._tokenize = bm25s.tokenize
-        self._index = bm25s.BM25()
-        self._index.index(self._tokens([f"{p['title']} {p['text']}" for p in self.passages]), show_progress=False)
+        writer.commit()
+        writer.wait_merging_threads()
+        return cls(index)
+
+    @classmethod
+    def open(cls, directory: Path) -> "PassageIndex":
+        """Open an index that `build` wrote; what is read of it stays on disk.
+
+        Raises:
+            InputError: It is damaged or something else.
+        """
+        from tantivy import Index
+
+        try:
+            index = Index(_schema(), str(directory), reuse=True) if (directory / "meta.json").is_file() else None
+        except ValueError as error:
+            raise InputError(f"{directory}: not a whole index ({error}): make it again with `aag index`.") from None
+        if index is None:
+            raise InputError(f"{directory}: holds no index: make one with `aag index`.")
+        return cls(index)
 
     def search(
-        self, questions: Sequence[str], top_k: int, answers: Sequence[Sequence[str] | None] | None = None
+        self,
+        questions: Sequence[str],
+        top_k: int,
+        answers: Sequence[Sequence[str] | None] | None = None,
     ) -> list[list[Passage]]:
         """The best passages of each question, best first, as ``{title, text, score}``.
 
+        A passage that shares no word with the question is not found. Of equal ones the first of the pool comes first.
+
         Args:
             questions: What to search for.
-            top_k: Passages a question; all of them where the pool is smaller.
+            top_k: Passages a question, where so many are found.
             answers: The acceptable answers of each question, if it has any. They mark each passage found with
                 `has_answer` and have no part in the ranking.
 
@@ -106,37 +110,68 @@ class Bm25Retriever:
             raise InputError(f"top_k is {top_k}: ask for at least one passage.")
         if answers is not None and len(answers) != len(questions):
             raise InputError(f"answers has {len(answers)} entries, questions has {len(questions)}: pass one for each.")
-        if not questions:
-            return []
-        k = min(top_k, len(self.passages))
-        places, scores = self._index.retrieve(self._tokens(questions), k=k, show_progress=False)
-        found = [
-            [{**self.passages[place], "score": float(score)} for place, score in zip(*row, strict=True)]
-            for row in zip(places, scores, strict=True)
-        ]
+        found = [self._search(question, top_k) for question in questions]
         for ctxs, accepted in zip(found, answers or []):
             for passage in ctxs:
                 if accepted:
                     passage["has_answer"] = has_answer(passage["text"], accepted)
         return found
 
-    def _tokens(self, texts: Sequence[str]) -> Any:
-        # One letter or digit is a word too: the C of "vitamin C".
-        return self._tokenize(
-            [one_form(text) for text in texts],
-            lower=False,
-            token_pattern=r"(?u)\b\w+\b",
-            stopwords="en",
-            show_progress=False,
-        )
+    def _search(self, question: str, top_k: int) -> list[Passage]:
+        query = _query(self._index.schema, question)
+        limit = top_k + 10
+        while True:
+            hits = self._searcher.search(query, limit, count=False).hits
+            # As many as are equal to the last: which of them are given depends on the division of the index.
+            if len(hits) < limit or round(hits[-1][0], _DIGITS) < round(hits[top_k - 1][0], _DIGITS):
+                break
+            limit *= 2
+        numbers = self._searcher.fast_field_values("number", [address for _, address in hits])
+        ranked = sorted((-round(score, _DIGITS), n, address) for (score, address), n in zip(hits, numbers))
+        return [
+            {**json.loads(self._searcher.doc(address)["passage"][0]), "score": -score}
+            for score, _, address in ranked[:top_k]
+        ]
 
 
-def recall_at(records: Sequence[dict[str, Any]], k: int) -> float | None:
-    """The share of records with an answer in their first `k` passages; ``None`` where no record has answers."""
-    marked = [[passage["has_answer"] for passage in r["ctxs"][:k]] for r in records if "has_answer" in r["ctxs"][0]]
-    return sum(map(any, marked)) / len(marked) if marked else None
+def recall_at(records: Iterable[dict[str, Any]], depths: Sequence[int]) -> dict[int, float]:
+    """For each depth k the share of records with an answer in their first k passages, of those that have answers.
+
+    Nothing, where no record has answers.
+    """
+    hits = dict.fromkeys(depths, 0)
+    count = 0
+    for record in records:
+        if record.get("answers"):
+            count += 1
+            for k in depths:
+                hits[k] += any(passage.get("has_answer") for passage in record["ctxs"][:k])
+    return {k: hit / count for k, hit in hits.items()} if count else {}
 
 
-def _each_once(passages: Iterable[Passage]) -> list[Passage]:
-    unique = dict.fromkeys((passage["title"], passage["text"]) for passage in passages)
-    return [{"title": title, "text": text} for title, text in unique]
+def _schema() -> "Schema":
+    from tantivy import SchemaBuilder
+
+    builder = SchemaBuilder()
+    builder.add_text_field("words", tokenizer_name="whitespace", index_option="freq")
+    builder.add_unsigned_field("number", fast=True)
+    builder.add_bytes_field("passage", stored=True)
+    return builder.build()
+
+
+def _document(number: int, passage: Passage) -> "Document":
+    from tantivy import Document
+
+    document = Document()
+    document.add_text("words", " ".join(words(f"{passage['title']} {passage['text']}")))
+    document.add_unsigned("number", number)
+    stored = {"title": passage["title"], "text": passage["text"]}
+    document.add_bytes("passage", json.dumps(stored, ensure_ascii=False).encode())
+    return document
+
+
+def _query(schema: "Schema", question: str) -> "Query":
+    from tantivy import Occur, Query
+
+    terms = [Query.term_query(schema, "words", word, "freq") for word in dict.fromkeys(words(question))]
+    return Query.boolean_query([(Occur.Should, term) for term in terms])

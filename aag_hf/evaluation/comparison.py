@@ -5,7 +5,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from aag_hf.data.jsonl import read_rows
+from aag_hf.data.files import read_rows
 from aag_hf.errors import InputError
 from aag_hf.evaluation.scores import METRICS, clustered_stderr, finite
 

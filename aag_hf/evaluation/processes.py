@@ -13,7 +13,7 @@ def own_share(items: Sequence[Item], processes: PartialState | None) -> list[Ite
     """The items that this process works on, each item on one process; all of them without `processes`."""
     if processes is None:
         return list(items)
-    return list(items)[processes.process_index :: processes.num_processes]
+    return [items[place] for place in range(processes.process_index, len(items), processes.num_processes)]
 
 
 def all_shares(items: Sequence[Any], processes: PartialState | None) -> list[Any]:

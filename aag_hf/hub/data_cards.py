@@ -1,6 +1,6 @@
 """Data set cards: what the files of a folder hold, and which command wrote each."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import DatasetCard, DatasetCardData
 from huggingface_hub.constants import REPOCARD_NAME
 
-from aag_hf.data.jsonl import SUFFIXES, file_stem
+from aag_hf.data.files import SUFFIXES, file_stem
 from aag_hf.hub.cards import NAMELESS, OURS, replaceable_metadata, table_cell, without_folder, write_card
 from aag_hf.markdown import in_code
 
@@ -60,8 +60,37 @@ The licence is that of the sources, which the commands do not know: name it as `
 """
 
 
+class Contents(Iterable[dict[str, Any]]):
+    """Rows on their way through, and what a card says of them.
+
+    Args:
+        rows: The rows; they are gone through once.
+
+    Attributes:
+        rows: How many there were so far.
+        fields: The names of their fields.
+    """
+
+    def __init__(self, rows: Iterable[dict[str, Any]]):
+        self._source = rows
+        self.rows = 0
+        self.fields: dict[str, None] = {}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for row in self._source:
+            self.rows += 1
+            self.fields.update(dict.fromkeys(row))
+            yield row
+
+    def count(self) -> "Contents":
+        """Go through all rows; returns itself."""
+        for _ in self:
+            pass
+        return self
+
+
 def leave_data_card(
-    path: str | Path, rows: Sequence[dict[str, Any]], command: str, settings: dict[str, Any] | None = None
+    path: str | Path, rows: Iterable[dict[str, Any]], command: str, settings: dict[str, Any] | None = None
 ) -> None:
     """Tell in the data set card of a folder about a file that a command wrote into it.
 
@@ -70,7 +99,7 @@ def leave_data_card(
 
     Args:
         path: The file, JSON Lines.
-        rows: What it holds.
+        rows: What it holds; of [`Contents`] that were gone through, what they saw.
         command: What wrote it, such as ``"aag retrieve"``.
         settings: How; of paths only the last part is told.
     """
@@ -78,12 +107,13 @@ def leave_data_card(
     folder = path.parent
     if not all(_is_data(entry) for entry in folder.iterdir()):
         return
+    contents = rows if isinstance(rows, Contents) else Contents(rows).count()
     metadata = replaceable_metadata(folder) or {}
     known = metadata.pop(FILES, None)
     files = {name: file for name, file in (known or {}).items() if (folder / name).is_file()}
     files[path.name] = {
-        "rows": len(rows),
-        "fields": list(dict.fromkeys(field for row in rows for field in row)),
+        "rows": contents.rows,
+        "fields": list(contents.fields),
         "command": command,
         "settings": {name: without_folder(value) for name, value in (settings or {}).items()},
     }

@@ -17,6 +17,7 @@ UNFILLED = "# Model Card for Model ID"
 OF_THIS_MACHINE = (
     "*manifest.json",
     "*.partial",
+    "*.partial/*",
     "*.tmp",
     "*checkpoint-*",
     "*.checkpoints/*",

@@ -78,10 +78,12 @@ class QuestionEncoder(SavedWithCard, PreTrainedModel):
         Raises:
             InputError: Fewer directions in the data than `feature_dim`.
         """
-        vectors = []
-        for states, mask in self._batches(texts, contexts, batch_size):
-            vectors.append(states[mask] if self.config.statistics == "token" else masked_mean(states, mask))
-        mean, whitening = fit_whitening(torch.cat(vectors), self.config.feature_dim)
+        by_token = self.config.statistics == "token"
+        vectors = (
+            states[mask] if by_token else masked_mean(states, mask)
+            for states, mask in self._batches(texts, contexts, batch_size)
+        )
+        mean, whitening = fit_whitening(vectors, self.config.feature_dim)
         self.mean.copy_(mean)
         self.whitening.copy_(whitening)
         return self

@@ -56,7 +56,7 @@ class Without:
 
 if __name__ == "__main__":
     names = refused()
-    assert {"trl", "datasets", "bm25s", "matplotlib"} <= names
+    assert {"trl", "datasets", "tantivy", "matplotlib"} <= names
     sys.meta_path = [Without(finder, names) for finder in sys.meta_path if hasattr(finder, "find_spec")]
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
     import gpu

@@ -71,7 +71,7 @@ def test_retrieve_then_compress_fill_in_the_record(folder, model_directory, caps
     assert "recall@1 100.0%" in capsys.readouterr().out
     records = read_records(found)
     assert [record["ctxs"][0]["title"] for record in records] == ["Oslo", "Bern"]
-    assert all(record["ctxs"][0]["has_answer"] and len(record["ctxs"]) == 2 for record in records)
+    assert all(record["ctxs"][0]["has_answer"] for record in records)
 
     arguments = ["compress", "--input", str(found), "--output", str(out), "--target_tokens", "20"]
     arguments += ["--model_name_or_path", str(model_directory), "--dtype", "float32"]
@@ -81,6 +81,27 @@ def test_retrieve_then_compress_fill_in_the_record(folder, model_directory, caps
     assert all(record["compressed_context"] in texts for record in read_records(out))
     assert main([*arguments[:-1], "bfloat16"]) == 2
     assert "dtype was 'float32', is 'bfloat16'" in capsys.readouterr().err
+
+
+def test_a_pool_that_is_indexed_once_is_searched_as_one_that_is_given(folder, capsys):
+    write_records([*RECORDS, {"id": "q3", "question": "zzz?", "answers": ["x"]}], folder / "questions.jsonl")
+    search = ["retrieve", "--input", f"{folder}/questions.jsonl", "--top_k", "2"]
+    pool = ["--pool", f"{folder}/passages.jsonl"]
+    assert main(["index", *pool, "--output", f"{folder}/index"]) == 0
+    assert "2 passages" in capsys.readouterr().out
+    assert main([*search, "--index", f"{folder}/index", "--output", f"{folder}/a.jsonl"]) == 0
+    assert "recall@1 66.7%" in capsys.readouterr().out
+    assert main([*search, *pool, "--output", f"{folder}/b.jsonl"]) == 0
+    assert (folder / "a.jsonl").read_bytes() == (folder / "b.jsonl").read_bytes()
+    assert read_records(folder / "a.jsonl")[2]["ctxs"] == []
+    # Made anew of the same it is the same to whoever searched it.
+    assert main(["index", *pool, "--output", f"{folder}/index", "--overwrite", "true"]) == 0
+    capsys.readouterr()
+    assert main([*search, "--index", f"{folder}/index", "--output", f"{folder}/a.jsonl"]) == 0
+    assert "finished before" in capsys.readouterr().err
+    for wrong, said in (([], "give either pool"), (["--index", str(folder)], "holds no index")):
+        assert main([*search, *wrong, "--output", f"{folder}/c.jsonl"]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_bad_input_is_one_line_and_writes_nothing(folder, model_directory, capsys):
@@ -117,7 +138,7 @@ def test_a_command_runs_as_a_module():
 
 
 def test_importing_the_data_package_stays_light():
-    heavy = "{'bm25s', 'llmlingua', 'countryinfo'}"
+    heavy = "{'tantivy', 'llmlingua', 'countryinfo'}"
     code = f"import sys, aag_hf.data, aag_hf.data.records; print({heavy} & sys.modules.keys())"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"

@@ -167,7 +167,7 @@ def test_workers_give_the_same_batches(tiny_tokenizer):
         ({"features": [1.0]}, {}, "record q2: has 1 features, record q1 has 3"),
         ({"generated_context": None}, {}, "record q2: has no generated_context: run `aag generate`"),
         ({"compressed_context": None}, {"teacher": ReaderPrompt("compressed")}, "record q2: has no compressed_context"),
-        ({"ctxs": []}, {}, "record q2: has no ctxs to read: run `aag retrieve`"),
+        ({"ctxs": None}, {}, "record q2: has no ctxs to read: run `aag retrieve`"),
         (
             {},
             {"student": ReaderPrompt("wiki")},

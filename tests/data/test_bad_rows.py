@@ -9,7 +9,7 @@ import pytest
 from aag_hf.cli.main import main
 from aag_hf.data import read_records, write_records
 from aag_hf.data.jsonl import encode_row
-from aag_hf.data.retrieval import read_pool
+from aag_hf.data.pool import read_pool
 from aag_hf.errors import InputError
 
 RECORD = {"id": "q1", "question": "Where is Suva?", "answers": ["Fiji"]}
@@ -120,20 +120,20 @@ def test_passages_of_other_programs_are_understood(tmp_path, change, ctxs):
     ],
 )
 def test_pools_of_other_programs_are_understood(tmp_path, row, pool):
-    assert read_pool([rows_file(tmp_path / "pool.jsonl", row)]) == pool
+    assert list(read_pool([rows_file(tmp_path / "pool.jsonl", row)])) == pool
 
 
 def test_blank_rows_of_a_pool_are_left_out_and_counted(tmp_path, caplog):
     path = rows_file(tmp_path / "pool.jsonl", GOOD, {"title": "", "text": " "}, {"title": None, "text": ""})
-    assert read_pool([path]) == [GOOD]
+    assert list(read_pool([path])) == [GOOD]
     assert "2 blank passages left out, 0 with a title alone" in caplog.text
 
 
 def test_bad_rows_of_a_pool_are_left_out_only_when_asked(tmp_path, caplog):
     path = rows_file(tmp_path / "pool.jsonl", GOOD, "{", {"title": "T", "text": 3}, "[1]")
     with pytest.raises(InputError, match="line 2: broken JSON"):
-        read_pool([path])
-    assert read_pool([path], skip_bad=True) == [GOOD]
+        list(read_pool([path]))
+    assert list(read_pool([path], skip_bad=3)) == [GOOD]
     assert "3 bad rows left out, the first: " in caplog.text and "line 2" in caplog.text
 
 
@@ -141,7 +141,7 @@ def test_bad_records_are_left_out_only_when_asked(tmp_path, caplog):
     path = rows_file(tmp_path / "in.jsonl", RECORD, RECORD, "{", RECORD | {"id": "q2", "question": ""})
     flags = ["data", "--source", str(path), "--output", f"{tmp_path}/out.jsonl"]
     assert main(flags) == 2
-    assert main([*flags, "--skip_bad", "true"]) == 0
+    assert main([*flags, "--skip_bad", "3"]) == 0
     assert read_records(tmp_path / "out.jsonl") == [RECORD]
     assert "3 bad rows left out" in caplog.text
 

@@ -156,11 +156,18 @@ def set_on_self(node):
     return isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name) and node.value.id == "self"
 
 
-@pytest.mark.parametrize("ctxs", [None, [], [{"title": "T", "text": "  "}], [{"title": "T"}]])
+@pytest.mark.parametrize("ctxs", [None, [{"title": "T", "text": "  "}], [{"title": "T"}]])
 def test_a_record_without_passages_is_refused_by_id(tiny_model, tiny_tokenizer, ctxs):
     record = {"id": "q7", "question": "q", "answers": ["a"], "ctxs": ctxs}
     with pytest.raises(InputError, match="record 'q7'"):
         ContextCompressor(tiny_model, tiny_tokenizer).compress([RECORDS[0], record])
+
+
+@pytest.mark.parametrize("token_level", [False, True])
+def test_where_nothing_was_found_nothing_is_left(tiny_model, tiny_tokenizer, token_level):
+    record = {"id": "q7", "question": "q", "answers": ["a"], "ctxs": []}
+    compressor = ContextCompressor(tiny_model, tiny_tokenizer, token_level=token_level)
+    assert compressor.compress([record]) == [record | {"compressed_context": ""}]
 
 
 def test_impossible_targets_are_refused(tiny_model, tiny_tokenizer):

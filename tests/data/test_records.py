@@ -124,7 +124,7 @@ def test_broken_files_are_refused_by_name(tmp_path):
     assert "line 2: broken JSON" in refusal(write_text(tmp_path / "a.jsonl", RECORD, '{"id": "q2", '))
     assert "holds no records" in refusal(write_text(tmp_path / "b.jsonl"))
     assert "holds no records" in refusal(write_text(tmp_path / "b.json"))
-    assert "expected a JSON list" in refusal(write_text(tmp_path / "c.json", {"data": []}))
+    assert "expected a JSON list" in refusal(write_text(tmp_path / "c.json", {"rows": []}))
     assert "expected a JSON object" in refusal(write_text(tmp_path / "d.jsonl", "[1]\n"))
     assert "no such file" in refusal(tmp_path / "none.jsonl")
     assert "no such file" in refusal(tmp_path / "none")

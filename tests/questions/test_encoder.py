@@ -88,7 +88,7 @@ def test_whitening_has_identity_covariance_and_matches_an_independent_computatio
     golden = load_file(GOLDEN / "whitening.safetensors")
     for name, kernel in (("features", "kernel"), ("features8", "kernel8")):
         components = golden[kernel].shape[1]
-        mean, whitening = fit_whitening(golden["vecs"], components)
+        mean, whitening = fit_whitening(golden["vecs"].split(7), components)
         torch.testing.assert_close(-mean, golden["bias"].reshape(-1), atol=1e-9, rtol=1e-7)
         features = torch.nn.functional.normalize((golden["vecs"] - mean) @ whitening, dim=-1)
         torch.testing.assert_close(features @ features.T, golden[name] @ golden[name].T, atol=1e-9, rtol=1e-7)
@@ -96,7 +96,17 @@ def test_whitening_has_identity_covariance_and_matches_an_independent_computatio
 
 def test_too_few_questions_say_what_feature_dim_they_allow():
     with pytest.raises(InputError, match="feature_dim is 8, but the 5 training vectors of width 16 span only 4"):
-        fit_whitening(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), 8)
+        fit_whitening([torch.randn(5, 16, generator=torch.Generator().manual_seed(0))], 8)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_whitening_does_not_depend_on_the_batches(offset):
+    vectors = torch.randn(60, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + offset
+    mean, whitening = fit_whitening([vectors], 4)
+    for size in (1, 7, 59):
+        other_mean, other = fit_whitening(vectors.split(size), 4)
+        torch.testing.assert_close(other_mean, mean, atol=0, rtol=1e-12)
+        torch.testing.assert_close(other @ other.T, whitening @ whitening.T, atol=1e-8, rtol=1e-8)
 
 
 def test_use_before_fitting_is_refused(tiny_llama_dir, tiny_tokenizer):

@@ -81,7 +81,7 @@ _processes.set_forkserver_preload(
         *(f"aag_hf.cli.{command.replace('-', '_')}" for command in COMMANDS),
         "aag_hf.data.compression",
         "aag_hf.data.countries",
-        "bm25s",
+        "tantivy",
         "datasets",
         "matplotlib.figure",
         "transformers.models.llama.modeling_llama",

@@ -14,7 +14,7 @@ from aag_hf.cli.compress import CompressOptions
 from aag_hf.cli.retrieve import RetrieveOptions
 from aag_hf.cli.train import TrainOptions
 from aag_hf.data import read_records, write_records
-from aag_hf.data.retrieval import read_pool
+from aag_hf.data.pool import read_pool
 from aag_hf.errors import InputError
 
 # With halves of characters, which JSON can escape and UTF-8 cannot hold.
@@ -83,7 +83,7 @@ def test_any_pool(folder, found):
     path = folder / "pool.jsonl"
     path.write_text("\n".join(map(json.dumps, found)))
     try:
-        read_pool([path])
+        list(read_pool([path]))
     except InputError as error:
         assert path.name in str(error)
 

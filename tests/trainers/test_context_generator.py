@@ -125,6 +125,14 @@ def test_records_grouped_by_length_meet_others_of_their_length_once_an_epoch(loa
         assert sum((first > 40) != (second > 40) for first, second in lengths) <= 4
 
 
+def test_rows_are_measured_once_for_all_evaluations(load, long_and_short):
+    trainer = long_and_short(load("full"), train_sampling_strategy="group_by_length")
+    collate, calls = trainer.data_collator, []
+    trainer.data_collator = lambda records: calls.append(len(records)) or collate(records)
+    orders = [list(trainer._get_eval_sampler(trainer.eval_dataset)) for _ in range(3)]
+    assert len(calls) == 64 and orders[0] == orders[1] == orders[2]
+
+
 def test_grouping_by_length_leaves_the_evaluation_as_it_is(load, long_and_short):
     model = load("full")
     grouped = long_and_short(model, train_sampling_strategy="group_by_length").evaluate()

@@ -139,7 +139,8 @@ class TeacherCache:
         waiting = _waiting(records, collator, known, directory)
         size = BATCHES_PER_FILE * batch_size
         files = [waiting[i : i + size] for i in range(0, len(waiting), size)]
-        for group in track(files, "Teacher", console=Console(stderr=True), transient=True, disable=not files):
+        for numbers in track(files, "Teacher", console=Console(stderr=True), transient=True, disable=not files):
+            group = [records[number] for number in numbers]
             batches = [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
             entries, rows, states = zip(*(_rows_of(teacher, collator, batch, key, aligned) for batch in batches))
             # The key comes first: a file that exists is never without it. Logits come last: they make a record known.
@@ -193,21 +194,22 @@ def _check_key(directory: Path, key: dict[str, Any]) -> None:
 
 def _waiting(
     records: Records, collator: DataCollatorForContextDistillation, places: dict[str, Place], directory: Path
-) -> list[dict[str, Any]]:
-    """The records still to be computed, the longest first: what does not fit into memory fails at once."""
-    waiting: dict[str, dict[str, Any]] = {}
+) -> list[int]:
+    """Where the records to be computed stand, the longest first: what does not fit into memory fails at once."""
+    waiting: dict[str, tuple[int, int]] = {}
     digests = {identifier: place.digest for identifier, place in places.items()}
-    for record in records:
+    for number, record in enumerate(records):
         identifier = record["id"]
-        digest = text_fingerprint(collator.teacher_texts(record))
+        texts = collator.teacher_texts(record)
+        digest = text_fingerprint(texts)
         if digests.setdefault(identifier, digest) != digest:
             raise InputError(
                 f"record {identifier}: its question, target or context is not what the teacher cache {directory} holds "
                 "under this id: choose another folder for the cache, or give the record its own id."
             )
         if identifier not in places:
-            waiting[identifier] = record
-    return sorted(waiting.values(), key=lambda record: -sum(map(len, collator.teacher_texts(record))))
+            waiting[identifier] = (-sum(map(len, texts)), number)
+    return [number for _, number in sorted(waiting.values(), key=lambda item: item[0])]
 
 
 @torch.no_grad()

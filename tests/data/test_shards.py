@@ -4,7 +4,7 @@ import json
 import pytest
 
 from aag_hf.data import read_records
-from aag_hf.data.progress import resume_map
+from aag_hf.data.shards import map_records
 from aag_hf.errors import InputError
 from aag_hf.manifest import Manifest
 
@@ -25,11 +25,11 @@ class Shouting:
         return [record | {"generated_context": record["question"].upper()} for record in records]
 
 
-def run(output, transform=None, records=RECORDS, versions=None, **settings):
+def run(output, transform=None, records=RECORDS, versions=None, processes=None, **settings):
     transform = transform or Shouting()
     made_by = Manifest({"model": "m"} | settings, versions=versions or {"torch": "2"})
-    result = resume_map(records, transform, output, made_by, batch_size=2, description="Shouting")
-    return result, transform.seen
+    map_records(records, transform, output, made_by, batch_size=2, description="Shouting", processes=processes)
+    return read_records(output) if output.exists() else None, transform.seen
 
 
 def stop_after(output, limit):
@@ -50,27 +50,41 @@ def test_a_stopped_run_resumes_after_its_finished_batches(tmp_path, name):
     assert not output.with_name(name + ".partial").exists()
 
 
-def test_a_torn_last_line_is_done_again(tmp_path):
-    partial = stop_after(tmp_path / "out.jsonl", 4)
-    partial.write_bytes(partial.read_bytes()[:-5])
-    stop_after(tmp_path / "out.jsonl", 2)
+def test_what_a_batch_lost_is_made_again(tmp_path):
+    partial = stop_after(tmp_path / "out.jsonl", 6)
+    (partial / "0000000002.jsonl").unlink()
     result, seen = run(tmp_path / "out.jsonl")
-    assert seen == ["q5", "q6"]
+    assert seen == ["q2", "q3", "q6"]
     assert [record["id"] for record in result] == [record["id"] for record in RECORDS]
 
 
-def test_a_torn_header_starts_again(tmp_path):
-    partial = stop_after(tmp_path / "out.jsonl", 2)
-    partial.write_bytes(partial.read_bytes()[:9])
-    assert len(run(tmp_path / "out.jsonl")[1]) == 7
+class OneOfSeveral:
+    """A process among others, which meet nowhere: each call is made after the last one has ended."""
+
+    def __init__(self, process_index, num_processes):
+        self.process_index, self.num_processes = process_index, num_processes
+        self.is_main_process = process_index == 0
+
+    def wait_for_everyone(self):
+        """Nothing to wait for."""
+
+
+def test_another_number_of_processes_makes_the_same_of_what_a_stopped_run_left(tmp_path):
+    run(tmp_path / "alone.jsonl")
+    stop_after(tmp_path / "out.jsonl", 2)
+    _, second = run(tmp_path / "out.jsonl", processes=OneOfSeveral(1, 3))
+    _, third = run(tmp_path / "out.jsonl", processes=OneOfSeveral(2, 3))
+    _, first = run(tmp_path / "out.jsonl", processes=OneOfSeveral(0, 3))
+    assert (first, second, third) == (["q6"], ["q2", "q3"], ["q4", "q5"])
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
 
 
 def test_a_partial_of_other_settings_is_refused_and_kept(tmp_path):
     partial = stop_after(tmp_path / "out.jsonl", 4)
-    before = partial.read_bytes()
+    before = sorted(partial.iterdir())
     with pytest.raises(InputError, match="tokens"):
         run(tmp_path / "out.jsonl", tokens=32)
-    assert partial.read_bytes() == before
+    assert sorted(partial.iterdir()) == before
 
 
 def test_a_partial_of_other_versions_is_refused(tmp_path):
@@ -86,15 +100,19 @@ def test_a_run_that_fails_at_once_leaves_nothing(tmp_path):
 
 def test_a_damaged_partial_is_refused_by_name(tmp_path):
     partial = stop_after(tmp_path / "out.jsonl", 4)
-    partial.write_bytes(partial.read_bytes() + b"{broken\n")
-    with pytest.raises(InputError, match="partial: damaged"):
+    (partial / "manifest.json").write_text("{broken")
+    with pytest.raises(InputError, match=r"partial/manifest\.json: damaged"):
         run(tmp_path / "out.jsonl")
 
 
-@pytest.mark.parametrize("header", [b"null", b"[]", b"{}", b'{"settings": null, "inputs": {}, "versions": {}}'])
+@pytest.mark.parametrize("header", ["null", "[]", "{}", '{"settings": null, "inputs": {}, "versions": {}}'])
 def test_a_partial_that_does_not_say_what_made_it_is_refused(tmp_path, header):
-    (tmp_path / "out.jsonl.partial").write_bytes(header + b"\n")
-    with pytest.raises(InputError, match="does not tell what made this output"):
+    partial = stop_after(tmp_path / "out.jsonl", 4)
+    (partial / "manifest.json").write_text(header)
+    with pytest.raises(InputError, match="manifest"):
+        run(tmp_path / "out.jsonl")
+    (partial / "manifest.json").unlink()
+    with pytest.raises(InputError, match="does not tell what made it"):
         run(tmp_path / "out.jsonl")
 
 
