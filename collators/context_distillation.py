@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from aag_hf.collators.documents import RecordDocuments
 from aag_hf.collators.fid import DataCollatorForFiD
 from aag_hf.collators.padding import IGNORE_INDEX, pack, pad, pad_inputs, pad_sequence_to_sequence
 from aag_hf.collators.prompts import Cuts, check_columns, encode_marked_prompt, encode_target
@@ -28,7 +29,8 @@ class DataCollatorForContextDistillation:
         student: What the student reads.
         teacher: What the teacher reads, as it was saved with it; ``None`` if there is no teacher.
         question_mask: Whether to say which tokens are the question's, to align them; for encoder-decoder models.
-        needs_features: Whether records must have `features`, for a HyperLoRA student.
+        needs_features: Whether records must have `features`, for a HyperLoRA student that reads questions.
+        documents: Gives the documents of records, for a HyperLoRA student that reads those.
         answer_max_length: Most tokens of an answer, the end token included.
         pad_to_multiple_of: Round lengths up.
         padding_free: Lay a causal student's rows one after another into a single row, see [`~.padding.pack`]; not the
@@ -37,7 +39,8 @@ class DataCollatorForContextDistillation:
         teacher_cache: What the teacher says about all records that will come, instead of what it reads.
 
     Calling it takes records and gives `input_ids`, `attention_mask`, `labels` ``(batch, tokens)``, `features`
-    ``(batch, feature_dim)``, for causal models `position_ids`, and all but `features` again with ``teacher_`` before
+    ``(batch, feature_dim)``, `documents` as [`~aag_hf.hyperlora.document_states.DocumentStates`], for causal models
+    `position_ids`, and all but `features` and `documents` again with ``teacher_`` before
     the name: answers stand in the same order in both. With a cache, the columns of [`TeacherCache.collate`] instead.
     Fusion-in-Decoder inputs are ``(batch, passages, tokens)``; so is their `question_mask`, else ``(batch, tokens)``.
 
@@ -62,6 +65,7 @@ class DataCollatorForContextDistillation:
     teacher: ReaderPrompt | None = None
     question_mask: bool = False
     needs_features: bool = False
+    documents: RecordDocuments | None = None
     answer_max_length: int = 32
     pad_to_multiple_of: int | None = None
     padding_free: bool = False
@@ -98,6 +102,8 @@ class DataCollatorForContextDistillation:
             batch = self._inputs(records, self.student)
         if self.needs_features:
             batch["features"] = stack_features(records)
+        if self.documents is not None:
+            batch["documents"] = self.documents(records)
         if self.teacher_cache is not None:
             batch.update(self.teacher_cache.collate(records))
         elif self.teacher is not None:
@@ -134,6 +140,8 @@ class DataCollatorForContextDistillation:
         inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
         if self.needs_features:
             inputs["features"] = stack_features(records)
+        if self.documents is not None:
+            inputs["documents"] = self.documents(records)
         return inputs
 
     def _inputs(self, records: Sequence[dict[str, Any]], reader: ReaderPrompt) -> dict[str, torch.Tensor]:

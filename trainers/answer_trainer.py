@@ -3,6 +3,7 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from transformers.trainer_utils import BestRun, EvalLoopOutput, TrainOutput
 from aag_hf.collators.padding import IGNORE_INDEX
 from aag_hf.collators.prompts import Cuts
 from aag_hf.errors import InputError
+from aag_hf.hyperlora.document_states import DocumentStates
 from aag_hf.trainers.answer_logits import (
     PACKED,
     QUESTION_MASK,
@@ -30,6 +32,8 @@ from aag_hf.trainers.divergence import RECORD_IDS, GradientCheck, WithRecordIds,
 AnswerMetrics = Callable[[Sequence[dict[str, Any]]], dict[str, float]]
 
 TEACHER = "teacher_"
+# What memory adapters read, by the name the collator and the model give it.
+DOCUMENTS = "documents"
 # What a teacher cache gives has a row an answer token, not a row an example.
 CACHED_BY_TOKEN = {TEACHER + name for name in ("labels", "logits", "top_values", "top_indices", "tail_logsumexp")}
 
@@ -95,6 +99,14 @@ class AnswerTrainer(Seq2SeqTrainer):
         self._let_each_process_collate()
         if getattr(self.data_collator, "padding_free", False) and self.args.n_gpu > 1:
             raise InputError("padding_free rows cannot be divided among GPUs: start a process for each with torchrun.")
+        if getattr(self.data_collator, DOCUMENTS, None) is not None:
+            if self.args.n_gpu > 1:
+                raise InputError("documents cannot be divided among GPUs: start a process for each with torchrun.")
+            if self.args.dataloader_num_workers > 0:
+                raise InputError(
+                    "the collator encodes documents with the model: leave dataloader_num_workers at 0, so that it does "
+                    "so in the process that has it."
+                )
         if answer_metrics is not None and self.is_sharded:
             raise InputError(
                 "answer_metrics generates on each process alone, which holds only a shard of the model with ZeRO-3 and "
@@ -315,6 +327,10 @@ def _first_rows(inputs: dict[str, Any], rows: int) -> dict[str, Any]:
         name: value[: tokens if is_cached and name in CACHED_BY_TOKEN else rows] if isinstance(value, Tensor) else value
         for name, value in inputs.items()
     }
+    if DOCUMENTS in inputs:
+        # Rows of a batch may read the same document: which one each reads is what is cut.
+        documents = DocumentStates(**inputs[DOCUMENTS])
+        first[DOCUMENTS] = replace(documents, rows=documents.rows_of_questions[:rows])
     return first | packed
 
 

@@ -20,6 +20,9 @@ class AwakeningConfig(PretrainedConfig):
             prompt; for T5.
         features_read_context (`bool`): Make features from question and context, as in the paper, not from the question
             alone.
+        adapter_context (`str`): What the reader's adapter is made from, where it reads documents: ``"generated"``,
+            ``"compressed"`` or ``"passages"``; ``"none"`` where it reads none.
+        adapter_passages (`int`): How many passages that ``"passages"`` joins.
         prompt (`str`): The reader's prompt without context.
         context_prompt (`str`): The reader's prompt with context.
         generator_prompt (`str`): The context generator's prompt.
@@ -45,6 +48,8 @@ class AwakeningConfig(PretrainedConfig):
         passages: int = 1,
         fid: bool = False,
         features_read_context: bool = False,
+        adapter_context: ContextSource = "none",
+        adapter_passages: int = 1,
         prompt: str = READER_PROMPT,
         context_prompt: str = READER_CONTEXT_PROMPT,
         generator_prompt: str = GENERATOR_PROMPT,
@@ -66,6 +71,8 @@ class AwakeningConfig(PretrainedConfig):
         if features_read_context and context == "none":
             raise InputError("features_read_context needs a context: choose one, or leave it off.")
         self.features_read_context = features_read_context
+        self.adapter_context = adapter_context
+        self.adapter_passages = adapter_passages
         self.prompt = prompt
         self.context_prompt = context_prompt
         self.generator_prompt = generator_prompt

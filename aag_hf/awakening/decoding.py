@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from aag_hf.collators.prompts import Cuts
+from aag_hf.hyperlora import DocumentMemory
 
 # What a checkpoint's own generation_config may carry: greedy decoding has none of it unless it is asked for.
 GREEDY: dict[str, Any] = {
@@ -65,6 +66,7 @@ def generate_texts(
     max_new_tokens: int,
     batch_size: int = 32,
     on_batch: Callable[[int], None] | None = None,
+    memory: DocumentMemory | None = None,
     **generation_options: Any,
 ) -> tuple[list[str], int]:
     """Decode one text for each record, greedily unless `generation_options` say otherwise.
@@ -78,6 +80,7 @@ def generate_texts(
         max_new_tokens: Most tokens of a text.
         batch_size: Records a `generate`.
         on_batch: Called with the number of records done after each batch.
+        memory: A memory for each record, for an adapter that reads documents.
         **generation_options: Passed on to `generate`.
 
     Returns:
@@ -97,6 +100,7 @@ def generate_texts(
             rows = order[start : start + batch_size]
             inputs = {n: v.to(device) for n, v in collator.generation_inputs([records[i] for i in rows]).items()}
             prompt_tokens += int(inputs["attention_mask"].sum())
+            inputs |= {} if memory is None else {"memory": memory[rows].to(device)}
             with contiguous_head(model):
                 ids = model.generate(**inputs, max_new_tokens=max_new_tokens, **options)
             if not collator.is_encoder_decoder:

@@ -1,4 +1,4 @@
-"""The composed model: context generator, question encoder and reader over one base model."""
+"""The composed model: context generator, encoders of questions and documents, and reader over one base model."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ from aag_hf.data.embedded import resolve_model
 from aag_hf.errors import InputError, loading
 from aag_hf.fid import FiDT5Config, FiDT5ForConditionalGeneration
 from aag_hf.hub import leave_model_card, push_folder
+from aag_hf.hyperlora import DocumentMemory
 from aag_hf.hyperlora.config import HYPERLORA
-from aag_hf.questions import QuestionEncoder
+from aag_hf.questions import DocumentEncoder, QuestionEncoder
 
 
 @dataclass
@@ -48,7 +49,7 @@ class AwakeningOutput:
         answers: One answer a question.
         contexts: What the reader read beside each question; ``None`` where it reads the question alone.
         features: ``(questions, feature_dim)``; ``None`` for a reader without a hypernetwork.
-        seconds: Seconds a stage took for all questions: `context`, `features`, `answer`.
+        seconds: Seconds a stage took for all questions: `context`, `memory`, `features`, `answer`.
         input_tokens: Prompt tokens the reader read.
     """
 
@@ -63,7 +64,8 @@ class AwakeningModel(nn.Module):
     """Answers questions from memory: writes a context, makes the question's adapter, reads (paper, section 3).
 
     Every part is optional but the reader: without a generator the reader reads the question alone or contexts given to
-    it, without a question encoder it is any other reader. All parts share the base model's weights.
+    it, without a question encoder it is any other reader. With a document encoder its adapters are made from documents:
+    a text is read once and asked as often as one likes. All parts share the base model's weights.
 
     Args:
         config: An [`AwakeningConfig`].
@@ -71,6 +73,7 @@ class AwakeningModel(nn.Module):
         tokenizer: The base model's tokenizer.
         question_encoder: Gives the reader's features.
         generator: The context generator, whole or a PEFT model.
+        document_encoder: Gives the documents' states, for a reader whose adapter is made from documents.
 
     Example:
 
@@ -87,6 +90,7 @@ class AwakeningModel(nn.Module):
         tokenizer: PreTrainedTokenizerBase,
         question_encoder: QuestionEncoder | None = None,
         generator: PreTrainedModel | PeftModel | None = None,
+        document_encoder: DocumentEncoder | None = None,
     ):
         super().__init__()
         self.config = config
@@ -94,6 +98,7 @@ class AwakeningModel(nn.Module):
         self.tokenizer = tokenizer
         self.question_encoder = question_encoder
         self.generator = generator
+        self.document_encoder = document_encoder
 
     def generate(
         self,
@@ -102,6 +107,8 @@ class AwakeningModel(nn.Module):
         features: torch.Tensor | None = None,
         passages: Sequence[list[dict[str, Any]]] | None = None,
         batch_size: int = 32,
+        memory: DocumentMemory | None = None,
+        documents: str | Sequence[str] | None = None,
         **generation_options: Any,
     ) -> AwakeningOutput:
         """Answer questions.
@@ -111,12 +118,16 @@ class AwakeningModel(nn.Module):
             contexts: What to read beside each; by default what the generator writes.
             features: ``(len(questions), feature_dim)``; by default the question encoder's.
             passages: The `ctxs` of each, for a Fusion-in-Decoder reader, instead of contexts.
-            batch_size: Questions a forward pass.
+            batch_size: Questions per forward pass.
+            memory: What `memorize` made, for a reader whose adapter is made from documents: one row for all questions,
+                or one for each.
+            documents: The texts themselves instead, one for all questions or one for each; by default what the
+                generator writes, if the adapter was trained on that.
             **generation_options: Passed on to the reader's `generate`.
 
         Raises:
-            InputError: `questions` is a string, the reader needs contexts and there is no generator, or passages and
-                there are none.
+            InputError: `questions` is a string, the reader needs contexts and there is no generator, or passages or
+                documents and there are none, or another number of them than of questions.
         """
         if isinstance(questions, str):
             raise InputError("expected a list of questions, got one string: pass [question].")
@@ -129,6 +140,10 @@ class AwakeningModel(nn.Module):
         if contexts is None and self.config.context != "none":
             contexts = self.write_contexts(questions, batch_size)
         seconds["context"] = time.perf_counter() - start
+        start = time.perf_counter()
+        if self.document_encoder is not None or memory is not None or documents is not None:
+            memory = self._memory_of(questions, memory, documents, batch_size)
+            seconds["memory"] = time.perf_counter() - start
         start = time.perf_counter()
         if features is None and self.question_encoder is not None:
             features = self.encode_features(questions, contexts, batch_size)
@@ -150,11 +165,59 @@ class AwakeningModel(nn.Module):
             self.reader,
             collator,
             records,
+            memory=memory,
             **{"max_new_tokens": self.config.answer_max_length, "batch_size": batch_size, **generation_options},
         )
         seconds["answer"] = time.perf_counter() - start
         answers = [first_line(text) for text in texts]
         return AwakeningOutput(answers, list(contexts) if contexts else None, features, seconds, input_tokens)
+
+    def memorize(self, texts: Sequence[str], ids: Sequence[str] | None = None, batch_size: int = 32) -> DocumentMemory:
+        """Read documents into memories, one for each; `generate` answers from them without reading the texts again.
+
+        Args:
+            texts: The documents.
+            ids: Their names; by default their numbers.
+            batch_size: Documents per forward pass.
+
+        Raises:
+            InputError: The reader's adapter is not made from documents, or a text cannot be read.
+        """
+        if self.document_encoder is None:
+            raise InputError("this reader's adapter is not made from documents: it has no document encoder.")
+        if isinstance(texts, str):
+            raise InputError("expected a list of documents, got one string: pass [document].")
+        names = [str(number) for number in range(len(texts))] if ids is None else list(ids)
+        parts = [
+            self.reader.memorize(self.document_encoder.encode(list(texts[start : start + batch_size]), batch_size))
+            for start in range(0, len(texts), batch_size)
+        ]
+        return replace(DocumentMemory.cat(parts), ids=tuple(names))
+
+    def _memory_of(
+        self,
+        questions: Sequence[str],
+        memory: DocumentMemory | None,
+        documents: str | Sequence[str] | None,
+        batch_size: int,
+    ) -> DocumentMemory:
+        """A memory for each question."""
+        if memory is not None and documents is not None:
+            raise InputError("memory and documents were given: pass one of them.")
+        if memory is None and documents is None and self.config.adapter_context == "generated":
+            documents = self.write_contexts(questions, batch_size)
+        if memory is None:
+            if documents is None:
+                raise InputError("this reader's adapter is made from a document: pass documents, or a memory.")
+            texts = [documents] if isinstance(documents, str) else list(documents)
+            each = list(dict.fromkeys(texts))
+            memory = self.memorize(each, batch_size=batch_size)
+            memory = memory if len(texts) == 1 else memory[[each.index(text) for text in texts]]
+        if len(memory) not in (1, len(questions)):
+            raise InputError(
+                f"there are {len(questions)} questions and {len(memory)} memories: pass one for all, or one for each."
+            )
+        return memory if len(memory) == len(questions) else memory[[0] * len(questions)]
 
     def encode_features(
         self, questions: Sequence[str], contexts: Sequence[str] | None = None, batch_size: int = 32
@@ -219,6 +282,8 @@ class AwakeningModel(nn.Module):
         self.reader.save_pretrained(directory / "reader", state_dict=reader_weights)
         if self.question_encoder is not None:
             self.question_encoder.save_pretrained(directory / "question_encoder")
+        if self.document_encoder is not None:
+            self.document_encoder.save_pretrained(directory / "document_encoder")
         if self.generator is not None:
             self.generator.save_pretrained(directory / "generator")
         self.tokenizer.save_pretrained(directory / "tokenizer")
@@ -282,16 +347,20 @@ class AwakeningModel(nn.Module):
                 raise InputError(f"{directory}: its config.json names no base_model_name_or_path to load.")
             base = load_language_model(config.base_model_name_or_path, config.fid, **kwargs)
         tell_precision(directory, config.quantization, base)
-        encoder = directory / "question_encoder"
+        encoder, reads_documents = directory / "question_encoder", directory / "document_encoder"
         generator = directory / "generator"
         with loading(encoder):
             question_encoder = QuestionEncoder.from_pretrained(encoder, backbone=base) if encoder.is_dir() else None
+        with loading(reads_documents):
+            present = reads_documents.is_dir()
+            document_encoder = DocumentEncoder.from_pretrained(reads_documents, backbone=base) if present else None
         return cls(
             config,
             load_part(directory / "reader", base, **kwargs),
             tokenizer,
             question_encoder,
             load_part(generator, base, **kwargs) if generator.is_dir() else None,
+            document_encoder,
         ).eval()
 
 

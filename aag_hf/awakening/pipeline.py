@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aag_hf.awakening.documents import text_of
 from aag_hf.awakening.model import AwakeningModel
+from aag_hf.hyperlora import DocumentMemory
 
 
 class AwakeningPipeline:
@@ -20,20 +22,44 @@ class AwakeningPipeline:
     ask = AwakeningPipeline("runs/quickstart/aag")
     ask("What is the capital of Fiji?")
     # {"question": …, "answer": "Suva", "context": "The capital of Fiji is …", "seconds": {"context": …, …}}
+
+    ask = AwakeningPipeline("runs/quickstart/document_memory")
+    ask.read("The capital of Nuvaria is Brel.")
+    ask("What is the capital of Nuvaria?")["answer"]
     ```
     """
 
     def __init__(self, model: AwakeningModel | str | Path, **kwargs: Any):
         self.model = model if isinstance(model, AwakeningModel) else AwakeningModel.from_pretrained(model, **kwargs)
+        self.memory: DocumentMemory | None = None
+
+    def read(self, document: str | Path) -> DocumentMemory:
+        """Read a text, from now on answer from it, and return what was made of it; needs a model of documents.
+
+        Args:
+            document: The text, or the path of a file that holds it.
+
+        Raises:
+            InputError: The file cannot be read, the text cannot, or the model's adapter is not made from documents.
+        """
+        name, text = text_of(document)
+        self.memory = self.model.memorize([text], [name])
+        return self.memory
 
     def __call__(self, questions: str | Sequence[str], **generation_options: Any) -> Any:
-        """Answer; `generation_options` as in [`AwakeningModel.generate`].
+        """Answer, from what was read last unless `memory` or `documents` say otherwise.
+
+        Args:
+            questions: One question or several.
+            **generation_options: As in [`AwakeningModel.generate`].
 
         Returns:
             A dictionary with `question`, `answer`, `context` and `seconds` (a question's share of each stage), or a
             list of them for a list of questions.
         """
         asked = [questions] if isinstance(questions, str) else list(questions)
+        if not generation_options.keys() & {"memory", "documents"} and self.memory is not None:
+            generation_options["memory"] = self.memory
         output = self.model.generate(asked, **generation_options)
         results = [
             {

@@ -4,11 +4,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from aag_hf import DocumentMemory
 from aag_hf.awakening import AwakeningModel, AwakeningPipeline
+from aag_hf.awakening.documents import text_of
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import LoadingOptions, device, use_threads
 from aag_hf.cli.output import plain_console
+from aag_hf.errors import InputError
 
 
 @dataclass(kw_only=True)
@@ -17,15 +20,33 @@ class AskOptions(LoadingOptions):
 
     model: str = field(metadata={"help": "A saved model: directory or Hub id."})
     question: list[str] = field(metadata={"help": "One question or several."})
+    document: str | None = field(
+        default=None, metadata={"help": "A text, or a file of it, for a model whose adapter is made from documents."}
+    )
+    memory: str | None = field(
+        default=None, metadata={"help": "What `aag memorize` wrote, in place of document; of several texts the sum."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.document is not None and self.memory is not None:
+            raise InputError("document and memory were given: name one of them.")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("ask", (AskOptions,), argv)
     use_threads(options.threads)
-    model = AwakeningModel.from_pretrained(options.model, **options.loading_arguments())
-    console = plain_console()
-    for result in AwakeningPipeline(model.to(device()))(options.question):
+    # Before the model, which takes longer to load than a wrong file takes to see.
+    memory = None if options.memory is None else DocumentMemory.from_pretrained(options.memory)
+    document = None if options.document is None else text_of(options.document)
+    model = AwakeningModel.from_pretrained(options.model, **options.loading_arguments()).to(device())
+    ask, console = AwakeningPipeline(model), plain_console()
+    if document is not None:
+        name, text = document
+        memory = model.memorize([text], [name])
+    ask.memory = None if memory is None else memory.sum()
+    for result in ask(options.question):
         console.print(result["answer"], style="bold")
         if result["context"] is not None:
             console.print(f"  context from memory: {result['context']}", style="dim")

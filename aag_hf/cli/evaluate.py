@@ -44,7 +44,10 @@ class EvaluateOptions(BaseOptions):
     output_dir: str = field(default="", metadata={"help": "Where results.json, results.png and predictions.jsonl go."})
     controls: list[str] = field(
         default_factory=list,
-        metadata={"help": f"Also measured for readers that take features: some of {', '.join(get_args(Control)[1:])}."},
+        metadata={
+            "help": "Also measured for readers that take features or read documents, of these the ones that concern "
+            f"them: some of {', '.join(get_args(Control)[1:])}."
+        },
     )
     batch_size: int = field(default=32, metadata={"help": "Questions a forward pass."})
     seed: int = field(default=29, metadata={"help": "Of the controls' shuffles, and of what is drawn."})
@@ -52,7 +55,7 @@ class EvaluateOptions(BaseOptions):
 
 
 def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
-    """Measure every reader and, where it takes features, its controls.
+    """Measure every reader and its controls.
 
     Writes results.json and results.png, and the predictions to predictions.jsonl. Each row is kept as soon as it is
     there: a stopped run continues. Several processes share the questions; the first one writes.
@@ -135,7 +138,7 @@ def _missing_rows(
 ) -> Iterator[dict[str, Any]]:
     """The rows of all readers, inputs and controls after the first `done`; without rows to come none is loaded."""
     for reader in readers:
-        controls = ["none", *(options.controls if reader.takes_features else ())]
+        controls = ["none", *(control for control in options.controls if control in reader.controls)]
         planned = list(product(inputs.items(), controls))
         waiting, done = planned[done:], max(done - len(planned), 0)
         if not waiting:

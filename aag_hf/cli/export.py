@@ -1,4 +1,4 @@
-"""``aag export``: turns questions' adapters into plain PEFT LoRAs."""
+"""``aag export``: turns the adapters of questions or of documents into plain PEFT LoRAs."""
 
 import sys
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 from safetensors.torch import save_file
-from torch import Tensor
 
 from aag_hf import to_lora
 from aag_hf.awakening import AwakeningModel
+from aag_hf.awakening.documents import text_of
 from aag_hf.awakening.model import saved_config, saved_directory
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
@@ -31,12 +31,18 @@ LONGEST_NAME = 180
 class ExportOptions(LoadingOptions):
     """Options of ``aag export``."""
 
-    model: str = field(metadata={"help": "A saved model whose reader takes features."})
+    model: str = field(metadata={"help": "A saved model whose reader has a hypernetwork."})
     output_dir: str = field(
         metadata={"help": "Where the LoRA goes; with input, one folder a question, named by its id."}
     )
     question: str | None = field(default=None, metadata={"help": "The question whose adapter is exported."})
     input: str | None = field(default=None, metadata={"help": "Records whose questions' adapters are exported."})
+    document: str | None = field(
+        default=None, metadata={"help": "A text, or a file of it, whose adapter is exported; for a model of documents."}
+    )
+    rank: int | None = field(
+        default=None, metadata={"help": "Cut the adapter to this rank, by its largest singular values."}
+    )
     mean: bool = field(
         default=False, metadata={"help": "With input: one adapter only, made from the mean of the questions' features."}
     )
@@ -44,8 +50,8 @@ class ExportOptions(LoadingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.question is None) == (self.input is None):
-            raise InputError("name either one question, or input, a file of records.")
+        if [self.question, self.input, self.document].count(None) != 2:
+            raise InputError("name one of question, document and input, a file of records.")
         if self.mean and self.input is None:
             raise InputError("mean is taken over the questions of input: name a file of records.")
 
@@ -61,7 +67,9 @@ def export(options: ExportOptions) -> list[Path]:
     """
     use_threads(options.threads)
     target = Path(options.output_dir)
-    if options.question is not None:
+    if options.document is not None:
+        questions = {target: text_of(options.document)[1]}
+    elif options.question is not None:
         questions = {target: options.question}
     else:
         records = read_records(options.input)
@@ -70,7 +78,8 @@ def export(options: ExportOptions) -> list[Path]:
     base = saved_config(directory).base_model_name_or_path
     of_model = manifest("export", options.loading_settings(), model=options.model, base=base)
     asked: dict[Path, Any] = {target: list(questions.values())} if options.mean else questions
-    folders = {folder: replace(of_model, settings=of_model.settings | {"of": of}) for folder, of in asked.items()}
+    settings = of_model.settings | ({} if options.rank is None else {"rank": options.rank})
+    folders = {folder: replace(of_model, settings=settings | {"of": of}) for folder, of in asked.items()}
     with locked(target):
         waiting = []
         for folder, made_by in folders.items():
@@ -83,8 +92,8 @@ def export(options: ExportOptions) -> list[Path]:
             print(f"{target}: {len(folders) - len(waiting)} adapters there already, of the same.", file=sys.stderr)
         if waiting:
             model = AwakeningModel.from_pretrained(directory, **options.loading_arguments())
-            for folder, vector in _features(model, asked, waiting, options).items():
-                config, weights = to_lora(model.reader, vector)
+            for folder, given in _adapter_inputs(model, asked, waiting, options).items():
+                config, weights = to_lora(model.reader, **given, rank=options.rank)
                 # As a set, its order would change from process to process.
                 config.target_modules = sorted(config.target_modules)
                 with new_directory(folder, folders[folder]) as partial:
@@ -104,9 +113,14 @@ def folder_name(identifier: str) -> str:
     return f"{name[: LONGEST_NAME - 33]}-{sha256(identifier.encode()).hexdigest()[:32]}"
 
 
-def _features(
+def _adapter_inputs(
     model: AwakeningModel, asked: dict[Path, Any], waiting: list[Path], options: ExportOptions
-) -> dict[Path, Tensor]:
+) -> dict[Path, dict[str, Any]]:
+    """What the adapter of each folder is made from, by the name that `to_lora` gives it."""
+    if options.document is not None:
+        return {folder: {"memory": model.memorize([asked[folder]])} for folder in waiting}
+    if model.document_encoder is not None:
+        raise InputError(f"{options.model}: its adapter is made from documents: name one as document.")
     if model.question_encoder is None:
         raise InputError(f"{options.model}: its reader has no hypernetwork, so no question has an adapter to export.")
     questions = asked[waiting[0]] if options.mean else [asked[folder] for folder in waiting]
@@ -114,7 +128,7 @@ def _features(
     features = model.encode_features(questions, contexts)
     if options.mean:
         features = features.mean(dim=0, keepdim=True)
-    return dict(zip(waiting, features, strict=True))
+    return {folder: {"features": vector} for folder, vector in zip(waiting, features, strict=True)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

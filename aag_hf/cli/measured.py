@@ -15,6 +15,7 @@ from aag_hf.cli.options import LoadingOptions, PromptOptions
 from aag_hf.data.contexts import ContextSource, context_of
 from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
+from aag_hf.evaluation.controls import OF_DOCUMENTS, OF_FEATURES, Control
 from aag_hf.evaluation.evaluator import given_contexts
 from aag_hf.evaluation.shots import choose_shots
 
@@ -59,14 +60,14 @@ class Reader:
         name: Begins its rows' names.
         config: What it reads.
         load: Loads it.
-        takes_features: Whether it has controls.
+        controls: Those that say something of it.
         writes_contexts: Whether it has a generator.
     """
 
     name: str
     config: AwakeningConfig
     load: Callable[[], AwakeningModel]
-    takes_features: bool = False
+    controls: tuple[Control, ...] = ()
     writes_contexts: bool = False
 
     def check(self, records: Records) -> None:
@@ -80,6 +81,10 @@ class Reader:
                 context_of(record, "generated")
         else:
             given_contexts(self.config, records)
+        document = self.config.adapter_context
+        if document != "none" and not (document == "generated" and self.writes_contexts):
+            for record in records:
+                context_of(record, document, self.config.adapter_passages)
 
 
 def named_inputs(inputs: Sequence[str]) -> dict[str, str]:
@@ -114,11 +119,17 @@ def saved_readers(paths: Sequence[str], loading: dict[str, Any]) -> list[Reader]
                 name,
                 saved_config(directory),
                 partial(AwakeningModel.from_pretrained, path, **loading),
-                takes_features=(directory / "question_encoder").is_dir(),
+                controls=_controls_of(directory),
                 writes_contexts=(directory / "generator").is_dir(),
             )
         )
     return readers
+
+
+def _controls_of(directory: Path) -> tuple[Control, ...]:
+    of_features = OF_FEATURES if (directory / "question_encoder").is_dir() else ()
+    of_documents = OF_DOCUMENTS if (directory / "document_encoder").is_dir() else ()
+    return (*of_features, *of_documents, "off") if of_features or of_documents else ()
 
 
 def base_readers(options: BaseOptions, asked: Records, seed: int) -> list[Reader]:

@@ -126,7 +126,7 @@ class SampleOptions:
 class AdapterOptions:
     """A LoRA or HyperLoRA adapter."""
 
-    r: int = field(default=8, metadata={"help": "Rank."})
+    r: int | None = field(default=None, metadata={"help": "Rank; by default 8, of an adapter from documents 64."})
     lora_alpha: float = field(default=16.0, metadata={"help": "The update is scaled by lora_alpha / r."})
     use_rslora: bool = field(default=False, metadata={"help": "Scale by lora_alpha / sqrt(r) instead, as the paper."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the adapter's path."})
@@ -144,7 +144,7 @@ class AdapterOptions:
         # PEFT takes a single string for "all-linear" or an expression; as a list it would be the name of a layer.
         single = len(targets) == 1 and not targets[0].replace("_", "").isalnum()
         return {
-            "r": self.r,
+            "r": self.r or 8,
             "lora_alpha": self.lora_alpha,
             "use_rslora": self.use_rslora,
             "lora_dropout": self.lora_dropout,

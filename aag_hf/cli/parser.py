@@ -21,8 +21,9 @@ COMMANDS = {
     "train": "stage 2: train a reader, with or without a teacher",
     "evaluate": "measure a reader and its controls",
     "compare": "tell whether one reader is better than another, question by question",
+    "memorize": "read documents into memories, to ask a model about them",
     "ask": "ask a saved model a question",
-    "export": "turn one question's adapter into a plain PEFT LoRA",
+    "export": "turn the adapter of a question or a document into a plain PEFT LoRA",
     "publish": "write the card of a saved model, or of data, and upload it",
     "quickstart": "run every stage at a small size",
 }

@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,16 +36,19 @@ from aag_hf.cli.training import (
     training_output,
     whole_weights,
 )
-from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
+from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt, RecordDocuments
 from aag_hf.data.contexts import ContextSource, context_of
 from aag_hf.data.mapped import WithFeatures
 from aag_hf.errors import InputError
 from aag_hf.evaluation import ReaderMetrics
+from aag_hf.hyperlora import calibrate, memory_layers
 from aag_hf.manifest import Manifest
-from aag_hf.questions import QuestionEncoder
+from aag_hf.questions import DocumentEncoder, QuestionEncoder
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
 
 Records = Sequence[dict[str, Any]]
+# Training records whose documents the statistics of states are taken from, and those the scales of layers are.
+STATISTICS_FROM, CALIBRATE_ON = 512, 32
 
 
 @dataclass
@@ -79,10 +83,24 @@ class TrainOptions(PromptOptions, SampleOptions, AdapterOptions, ModelOptions):
     padding_free: bool = field(
         default=False, metadata={"help": "Train on rows laid one after another, without padding; for causal models."}
     )
-    hypernetwork: Literal["embedding", "mlp"] = field(default="embedding", metadata={"help": "As in HyperLoraConfig."})
-    hidden_dim: int = field(default=64, metadata={"help": "Width of the hypernetwork."})
+    adapter_from: Literal["question", "document"] = field(
+        default="question", metadata={"help": "What method 'aag' makes adapters from."}
+    )
+    adapter_context: ContextSource = field(
+        default="passages", metadata={"help": "With adapter_from 'document': generated, compressed or passages."}
+    )
+    adapter_passages: int = field(default=1, metadata={"help": "How many passages its 'passages' joins."})
+    hypernetwork: Literal["embedding", "mlp"] = field(
+        default="embedding", metadata={"help": "As in HyperLoraConfig, with adapter_from 'question'."}
+    )
+    hidden_dim: int | None = field(
+        default=None, metadata={"help": "Width of the hypernetwork; by default 64, of one that reads documents 128."}
+    )
     layer_index_scale: float | None = field(default=None, metadata={"help": "As in HyperLoraConfig, with 'mlp'."})
     static: bool = field(default=True, metadata={"help": "Also learn an A and a B that all questions share."})
+    static_r: int | None = field(
+        default=None, metadata={"help": "Rank of that part; by default r, with adapter_from 'document' 8."}
+    )
     feature_dim: int = field(default=64, metadata={"help": "Size of a question's features."})
     feature_layer: float = field(default=2 / 3, metadata={"help": "Whose output is pooled, as a share of the depth."})
     features_read_context: bool = field(
@@ -97,6 +115,13 @@ class TrainOptions(PromptOptions, SampleOptions, AdapterOptions, ModelOptions):
         super().__post_init__()
         if self.teacher_top_k is not None and self.teacher_top_k < 1:
             raise InputError(f"teacher_top_k must be positive, or null for all logits, got {self.teacher_top_k}.")
+        if self.reads_documents and self.adapter_context == "none":
+            raise InputError("adapter_context is 'none': name the text that adapters are made from.")
+
+    @property
+    def reads_documents(self) -> bool:
+        """Whether adapters are made from documents."""
+        return self.method == "aag" and self.adapter_from == "document"
 
 
 def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
@@ -129,6 +154,9 @@ def _train(options: TrainOptions, arguments: ContextDistillationConfig, output_d
         base.to(arguments.device)
         model = _untrained_model(options, base, train_records)
         collator = replace(model.reader_collator(), padding_free=options.padding_free)
+        if model.document_encoder is not None:
+            collator.documents = _documents_of(model, train_records)
+            calibrate_on(model.reader, collator, train_records)
         teacher = None if options.teacher is None else _set_up_teacher(options, arguments, base, collator, records)
     if model.question_encoder is not None:
         train_records = with_features(train_records, model)
@@ -264,13 +292,18 @@ def _untrained_model(options: TrainOptions, base: PreTrainedModel, train_records
         passages=options.passages,
         fid=options.fid,
         features_read_context=options.features_read_context,
+        adapter_context=options.adapter_context if options.reads_documents else "none",
+        adapter_passages=options.adapter_passages,
         **options.prompts(tokenizer, chat),
         prompt_max_length=options.prompt_max_length,
         answer_max_length=options.answer_max_length,
         quantization=quantization_of(base),
     )
-    encoder = None
-    if options.method == "aag":
+    encoder = document_encoder = None
+    if options.reads_documents:
+        document_encoder = DocumentEncoder.from_backbone(base, tokenizer, layer=float(options.feature_layer))
+        document_encoder.config.backbone_name_or_path = options.model_name_or_path
+    elif options.method == "aag":
         encoder = QuestionEncoder.from_backbone(
             base,
             tokenizer,
@@ -279,7 +312,26 @@ def _untrained_model(options: TrainOptions, base: PreTrainedModel, train_records
             statistics=options.feature_statistics,
         ).fit_whitening([record["question"] for record in train_records], feature_contexts(train_records, config))
         encoder.config.backbone_name_or_path = options.model_name_or_path
-    return AwakeningModel(config, _untrained_reader(options, base), tokenizer, encoder)
+    return AwakeningModel(
+        config, _untrained_reader(options, base), tokenizer, encoder, document_encoder=document_encoder
+    )
+
+
+def _documents_of(model: AwakeningModel, records: Records) -> RecordDocuments:
+    """The documents of the records, by an encoder that is fitted to them."""
+    encoder, config = model.document_encoder, model.config
+    assert encoder is not None
+    documents = RecordDocuments(encoder, config.adapter_context, config.adapter_passages)
+    encoder.fit_statistics(list(dict.fromkeys(map(documents.text_of, islice(records, STATISTICS_FROM)))))
+    documents.keep(records)
+    return documents
+
+
+def calibrate_on(reader: nn.Module, collator: DataCollatorForContextDistillation, records: Records) -> None:
+    """Measure the scales of a memory adapter on some of the training records."""
+    inputs = replace(collator, documents=None, padding_free=False)(list(islice(records, CALIBRATE_ON)))
+    device = next(reader.parameters()).device
+    calibrate(reader, **{name: tensor.to(device) for name, tensor in inputs.items()})
 
 
 def _untrained_reader(options: TrainOptions, base: PreTrainedModel) -> nn.Module:
@@ -289,15 +341,25 @@ def _untrained_reader(options: TrainOptions, base: PreTrainedModel) -> nn.Module
     adapter = options.lora_arguments()
     if options.method == "lora":
         return get_peft_model(share_weights(base), LoraConfig(task_type=task_type, **adapter))
-    config = HyperLoraConfig(
-        task_type=task_type,
-        feature_dim=options.feature_dim,
-        hidden_dim=options.hidden_dim,
-        hypernetwork=options.hypernetwork,
-        layer_index_scale=options.layer_index_scale,
-        static=options.static,
-        **adapter,
-    )
+    if options.reads_documents:
+        adapter["r"] = options.r or 64
+        if options.target_modules == ["all-linear"]:
+            adapter["target_modules"] = memory_layers(base)
+        about = {
+            "hypernetwork": "memory",
+            "feature_dim": base.config.get_text_config().hidden_size,
+            "hidden_dim": options.hidden_dim or 128,
+            "static_r": options.static_r or 8,
+        }
+    else:
+        about = {
+            "hypernetwork": options.hypernetwork,
+            "feature_dim": options.feature_dim,
+            "hidden_dim": options.hidden_dim or 64,
+            "static_r": options.static_r,
+            "layer_index_scale": options.layer_index_scale,
+        }
+    config = HyperLoraConfig(task_type=task_type, static=options.static, **about, **adapter)
     return get_peft_model(share_weights(base), config)
 
 

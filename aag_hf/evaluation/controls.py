@@ -1,12 +1,25 @@
-"""Controls: the same reader with features that cannot help, so that a gain can be told from a change of weights."""
+"""Controls: the same reader with an adapter that cannot help, so that a gain can be told from a change of weights."""
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
 
 from aag_hf.errors import InputError
 
-Control = Literal["none", "shuffled", "shuffled_within_relation", "mean", "off"]
+Control = Literal[
+    "none",
+    "off",
+    "shuffled",
+    "shuffled_within_relation",
+    "mean",
+    "another_document",
+    "no_document",
+    "added_document",
+    "document_in_prompt",
+]
+OF_FEATURES: tuple[Control, ...] = ("shuffled", "shuffled_within_relation", "mean")
+OF_DOCUMENTS: tuple[Control, ...] = ("another_document", "no_document", "added_document", "document_in_prompt")
 
 
 def controlled_features(
@@ -17,7 +30,7 @@ def controlled_features(
     Args:
         features: ``(questions, feature_dim)``.
         control: ``"shuffled"`` gives each question the features of another one, ``"shuffled_within_relation"`` those of
-            another question of its relation, ``"mean"`` the mean of all; ``"none"`` and ``"off"`` leave them alone.
+            another question of its relation, ``"mean"`` the mean of all; others leave them alone.
         relations: Each question's relation.
         seed: Of the shuffle.
 
@@ -29,7 +42,7 @@ def controlled_features(
     """
     if control not in get_args(Control):
         raise InputError(f"control must be one of {', '.join(get_args(Control))}, got {control!r}.")
-    if control in ("none", "off"):
+    if control not in OF_FEATURES:
         return features
     if control == "mean":
         return features.mean(dim=0, keepdim=True).expand_as(features)
@@ -43,6 +56,29 @@ def controlled_features(
         for position, other in zip(members, _derangement(members, seed)):
             source[position] = other
     return features[source]
+
+
+def controlled_documents(texts: Sequence[str], control: Control, seed: int = 29) -> list[tuple[str, ...]]:
+    """The documents whose memories a question's adapter is the sum of, for a control.
+
+    Args:
+        texts: Each question's own document.
+        control: ``"another_document"`` gives each question another one's document, ``"no_document"`` none,
+            ``"added_document"`` its own and another one; others its own.
+        seed: Of the choice of others.
+
+    Raises:
+        InputError: There is no other document.
+    """
+    if control == "no_document":
+        return [() for _ in texts]
+    if control not in ("another_document", "added_document"):
+        return [(text,) for text in texts]
+    each = list(dict.fromkeys(texts))
+    if len(each) < 2:
+        raise InputError(f"control {control} needs questions about several documents.")
+    other = dict(zip(each, (each[place] for place in _derangement(list(range(len(each))), seed))))
+    return [(other[text],) if control == "another_document" else (text, other[text]) for text in texts]
 
 
 def _derangement(items: list[int], seed: int) -> list[int]:

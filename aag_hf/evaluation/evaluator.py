@@ -1,5 +1,6 @@
 """Measure a reader: every example once, with standard errors and controls."""
 
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -10,9 +11,10 @@ from accelerate import PartialState
 from aag_hf.awakening import AwakeningConfig, AwakeningModel
 from aag_hf.data.contexts import context_of
 from aag_hf.errors import InputError
-from aag_hf.evaluation.controls import Control, controlled_features
+from aag_hf.evaluation.controls import OF_DOCUMENTS, OF_FEATURES, Control, controlled_documents, controlled_features
 from aag_hf.evaluation.processes import all_shares, own_share
 from aag_hf.evaluation.scores import METRICS, check_groups, score_predictions, summarise
+from aag_hf.hyperlora import DocumentMemory
 
 Records = Sequence[dict[str, Any]]
 
@@ -31,7 +33,10 @@ def evaluate_reader(
     Args:
         model: The composed model; contexts are the records' own where they have them, else the generator's.
         records: Records of the data contract.
-        control: Replaces the question's features, or with ``"off"`` switches the adapter off.
+        control: Replaces the question's features or its document's memory, as in
+            [`~aag_hf.evaluation.controls.controlled_features`] and
+            [`~aag_hf.evaluation.controls.controlled_documents`]; ``"document_in_prompt"`` puts the document into the
+            prompt too, ``"off"`` switches the adapter off.
         batch_size: Questions a forward pass.
         seed: Of the controls' shuffles.
         processes: Those that share the work, each with the whole model and all records: each record is answered by one
@@ -64,11 +69,15 @@ def evaluate_reader(
     if contexts is None and model.config.context != "none":
         contexts = model.write_contexts(questions, batch_size)
     features = _features(model, records, contexts, control, batch_size, seed, processes)
+    documents, read = _documents(model, records, control, batch_size, seed, processes)
+    memory, seconds_to_read = _memory(model, read, batch_size)
+    if control == "document_in_prompt":
+        contexts = documents
     adapter_off = model.reader.disable_adapter() if control == "off" else nullcontext()
     with adapter_off:
-        output = model.generate(questions, contexts, features, passages, batch_size)
+        output = model.generate(questions, contexts, features, passages, batch_size, memory)
     rows = score_predictions(records, all_shares(output.answers, processes))
-    costs = [(output.input_tokens, sum(output.seconds.values()))]
+    costs = [(output.input_tokens, seconds_to_read + sum(output.seconds.values()))]
     tokens, seconds = map(sum, zip(*all_shares(costs, processes)))
     return {
         **summarise(rows),
@@ -115,11 +124,9 @@ def _features(
     seed: int,
     processes: PartialState | None,
 ) -> torch.Tensor | None:
-    if model.question_encoder is None:
-        if control not in ("none", "off"):
-            raise InputError(f"control {control!r} needs a reader with a question encoder: this one has none.")
-        return None
-    if control == "none":
+    if control in OF_FEATURES and model.question_encoder is None:
+        raise InputError(f"control {control!r} needs a reader with a question encoder: this one has none.")
+    if control not in OF_FEATURES:
         return None
     relations = [record["relation"] for record in records if "relation" in record]
     questions = [record["question"] for record in own_share(records, processes)]
@@ -127,6 +134,48 @@ def _features(
     features = torch.stack(all_shares(list(own), processes))
     controlled = controlled_features(features, control, relations if len(relations) == len(records) else None, seed)
     return torch.stack(own_share(controlled.unbind(), processes))
+
+
+def _memory(
+    model: AwakeningModel, documents: Sequence[tuple[str, ...]] | None, batch_size: int
+) -> tuple[DocumentMemory | None, float]:
+    """A memory for each question, the sum of its documents', and the seconds it took to read them."""
+    if documents is None:
+        return None, 0.0
+    start = time.perf_counter()
+    each = list(dict.fromkeys(text for texts in documents for text in texts)) or ["nothing"]
+    memory = model.memorize(each, batch_size=batch_size)
+    place = {text: number for number, text in enumerate(each)}
+    summed = [memory[[place[text] for text in texts]].sum() if texts else 0 * memory[0] for texts in documents]
+    return DocumentMemory.cat(summed), time.perf_counter() - start
+
+
+def _documents(
+    model: AwakeningModel,
+    records: Records,
+    control: Control,
+    batch_size: int,
+    seed: int,
+    processes: PartialState | None,
+) -> tuple[list[str], list[tuple[str, ...]]] | tuple[None, None]:
+    """For this process's share of the records, their own documents and those that their adapters are made from."""
+    if model.document_encoder is None:
+        if control in OF_DOCUMENTS:
+            raise InputError(f"control {control!r} needs a reader whose adapter is made from documents.")
+        return None, None
+    own = given_documents(model, own_share(records, processes), batch_size)
+    read = controlled_documents(all_shares(own, processes), control, seed)
+    return own, own_share(read, processes)
+
+
+def given_documents(model: AwakeningModel, records: Records, batch_size: int = 32) -> list[str]:
+    """The texts that the adapters of records are made from; what a generator writes where records have none of it."""
+    config = model.config
+    source = config.adapter_context
+    written = source == "generated" and not any(record.get("generated_context") is not None for record in records)
+    if written and model.generator is not None:
+        return model.write_contexts([record["question"] for record in records], batch_size)
+    return [context_of(record, source, config.adapter_passages) or "" for record in records]
 
 
 def given_contexts(config: AwakeningConfig, records: Records) -> list[str] | None:

@@ -8,10 +8,19 @@ from aag_hf.hyperlora.config import HYPERLORA, HyperLoraConfig
 from aag_hf.hyperlora.document_memory import DocumentMemory
 from aag_hf.hyperlora.export import to_lora
 from aag_hf.hyperlora.model import HyperLoraModel
+from aag_hf.hyperlora.targets import memory_layers
 
 # `peft.utils.register_peft_method` only takes names that PEFT's own closed enum has.
 PEFT_TYPE_TO_PREFIX_MAPPING[HYPERLORA] = HyperLoraModel.prefix
 PEFT_TYPE_TO_CONFIG_MAPPING[HYPERLORA] = HyperLoraConfig
 PEFT_TYPE_TO_TUNER_MAPPING[HYPERLORA] = HyperLoraModel
 
-__all__ = ["DocumentMemory", "HyperLoraConfig", "HyperLoraModel", "calibrate", "hyperlora_features", "to_lora"]
+__all__ = [
+    "DocumentMemory",
+    "HyperLoraConfig",
+    "HyperLoraModel",
+    "calibrate",
+    "hyperlora_features",
+    "memory_layers",
+    "to_lora",
+]

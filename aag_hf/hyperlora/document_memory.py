@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from aag_hf.errors import InputError
+from aag_hf.locks import temporary_file
 
 FILE = "memory.safetensors"
 
@@ -117,7 +118,10 @@ class DocumentMemory:
         path = path if path.suffix == ".safetensors" else path / FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         made = {"made_by": self.made_by, "ids": list(self.ids), "base_model": self.base_model}
-        save_file({"memory": self.tensor.detach().cpu().contiguous()}, path, metadata={"memory": json.dumps(made)})
+        tensor = self.tensor.detach().cpu().contiguous()
+        with temporary_file(path) as temporary:
+            save_file({"memory": tensor}, temporary, metadata={"memory": json.dumps(made)})
+            temporary.replace(path)
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> DocumentMemory:

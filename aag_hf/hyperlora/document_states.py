@@ -33,3 +33,8 @@ class DocumentStates(ModelOutput):
     def questions(self) -> int:
         """How many questions read these documents."""
         return len(self.states if self.rows is None else self.rows)
+
+    @property
+    def rows_of_questions(self) -> torch.Tensor:
+        """Which document each question reads, ``(questions,)``."""
+        return torch.arange(len(self.states), device=self.states.device) if self.rows is None else self.rows

@@ -1,0 +1,150 @@
+"""Readers whose adapter is made from documents, through the commands: train, evaluate, memorize, ask, export."""
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from aag_hf import AwakeningModel, AwakeningPipeline, DocumentMemory
+from aag_hf.cli.main import main
+from aag_hf.data import load_countries, read_records, write_records
+from aag_hf.errors import InputError
+from aag_hf.evaluation import evaluate_reader
+
+TRAINER = ["--max_steps", "3", "--per_device_train_batch_size", "4", "--report_to", "none", "--save_strategy", "no"]
+TRAINER += ["--disable_tqdm", "true", "--learning_rate", "0.02"]
+TEXTS = ["The capital of Nuvaria is Brel.", "Ostmark pays with the ost, whose code is OSM."]
+
+
+@pytest.fixture(scope="module")
+def train_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    write_records([record | {"generated_context": "from memory"} for record in load_countries()["train"][:40]], path)
+    return str(path)
+
+
+def train(base, train_file, output, *options):
+    arguments = ["--model_name_or_path", base, "--train_file", train_file, "--output_dir", str(output)]
+    return main(["train", *arguments, "--adapter_from", "document", "--r", "4", *TRAINER, *options])
+
+
+@pytest.fixture(scope="module")
+def reader(tiny_llama_dir, train_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "reader"
+    assert train(tiny_llama_dir, train_file, folder) == 0
+    return str(folder)
+
+
+def answers(model, texts, **given):
+    return model.generate(["What is the capital of Nuvaria?"] * len(texts), **given).answers
+
+
+def test_it_trains_reloads_and_answers_from_documents_it_reads_once(reader):
+    model = AwakeningModel.from_pretrained(reader)
+    memory = model.memorize(TEXTS, ids=["a", "b"])
+    assert memory.ids == ("a", "b") and memory.tensor.shape[1] == 1
+    assert answers(model, TEXTS, memory=memory) == answers(model, TEXTS, documents=TEXTS)
+    assert answers(model, TEXTS, documents=TEXTS[0]) == answers(model, TEXTS, memory=memory[0])
+    ask = AwakeningPipeline(model)
+    ask.read(TEXTS[0])
+    alone = answers(model, TEXTS[:1], documents=TEXTS[:1])[0]
+    assert ask("What is the capital of Nuvaria?")["answer"] == alone
+    assert answers(AwakeningModel.from_pretrained(reader), TEXTS, documents=TEXTS) == answers(
+        model, TEXTS, documents=TEXTS
+    )
+
+
+def test_training_changes_what_documents_say(reader):
+    model = AwakeningModel.from_pretrained(reader)
+    network = model.reader.get_base_model().hypernetworks.hyperlora_net["default"]
+    assert network.query["down_proj_64x32"].weight.abs().max() > 0
+    assert (network.input_rms_down_proj_64x32 != 1).all()
+
+
+@pytest.mark.parametrize("base", ["tiny_llama_dir", "tiny_t5_dir"])
+def test_the_generated_context_can_be_the_adapters_document(base, train_file, tmp_path, request):
+    base = request.getfixturevalue(base)
+    assert train(base, train_file, tmp_path / "reader", "--adapter_context", "generated") == 0
+    model = AwakeningModel.from_pretrained(tmp_path / "reader")
+    assert evaluate_reader(model, read_records(train_file)[:6])["count"] == 6
+    with pytest.raises(InputError, match="model has no generator"):
+        model.generate(["Who?"])
+
+
+def test_evaluation_has_controls_of_documents(reader, train_file, tmp_path):
+    controls = ["another_document", "no_document", "added_document", "document_in_prompt", "off", "shuffled"]
+    command = ["evaluate", "--model", reader, "--input", train_file, "--max_samples", "9", "--controls", *controls]
+    assert main([*command, "--output_dir", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "results.json").read_text())
+    names = ["none", *controls[:-1]]
+    assert [row["control"] for row in rows] == names
+    tokens = {row["control"]: row["input_tokens"] for row in rows}
+    assert tokens["document_in_prompt"] > tokens["none"] == tokens["another_document"]
+
+
+def test_memories_are_written_asked_and_not_made_again(reader, tmp_path, capsys):
+    (tmp_path / "texts.jsonl").write_text(
+        "\n".join(json.dumps({"id": f"d{i}", "text": t}) for i, t in enumerate(TEXTS))
+    )
+    command = ["memorize", "--model", reader, "--input", str(tmp_path / "texts.jsonl")]
+    output = str(tmp_path / "memories.safetensors")
+    assert main([*command, "--output", output]) == 0
+    memory = DocumentMemory.from_pretrained(output)
+    assert memory.ids == ("d0", "d1")
+    torch.testing.assert_close(memory.tensor, AwakeningModel.from_pretrained(reader).memorize(TEXTS).tensor)
+    capsys.readouterr()
+    assert main([*command, "--output", output]) == 0
+    assert "finished before" in capsys.readouterr().err
+    for given in (["--memory", output], ["--document", TEXTS[0]]):
+        assert main(["ask", "--model", reader, "--question", "What is the capital of Nuvaria?", *given]) == 0
+
+
+def test_a_documents_adapter_is_exported_as_plain_lora(reader, tiny_llama_dir, tmp_path):
+    (tmp_path / "text.txt").write_text(TEXTS[0])
+    command = ["export", "--model", reader, "--document", str(tmp_path / "text.txt")]
+    assert main([*command, "--output_dir", str(tmp_path / "lora")]) == 0
+    assert main([*command, "--output_dir", str(tmp_path / "small"), "--rank", "2"]) == 0
+    model = AwakeningModel.from_pretrained(reader)
+    ids = torch.tensor([[5, 9, 17]])
+    expected = model.reader(input_ids=ids, memory=model.memorize(TEXTS[:1])).logits
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama_dir), tmp_path / "lora").eval()
+    torch.testing.assert_close(plain(input_ids=ids).logits, expected)
+    assert json.loads((tmp_path / "small" / "adapter_config.json").read_text())["r"] == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["ask", "--question", "Who?"], "is made from a document: pass documents, or a memory"),
+        (["ask", "--question", "Who?", "--document", "missing.txt"], "missing.txt: no such file"),
+        (["ask", "--question", "Who?", "--memory", "missing.safetensors"], "missing.safetensors: no such file"),
+        (["ask", "--question", "Who?", "--document", "a b", "--memory", "m"], "name one of them"),
+        (["ask", "--question", "Who?", "--document", " "], "document 0 is empty"),
+        (["export", "--question", "Who?", "--output_dir", "out"], "is made from documents: name one as document"),
+        (["memorize", "--input", "missing.jsonl", "--output", "m.safetensors"], "missing.jsonl: no such file"),
+        (["memorize", "--input", "missing.jsonl", "--output", "m.bin"], "ends in .safetensors"),
+        (["memorize", "--input", "rows.jsonl", "--output", "m.safetensors"], "rows.jsonl, line 2: has no text"),
+        (["memorize", "--input", "latin.txt", "--output", "m.safetensors"], "latin.txt: is not text in UTF-8"),
+    ],
+)
+def test_what_cannot_be_read_is_one_clear_line(reader, command, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"text": "one"}\n{"title": "two"}\n')
+    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+    assert main([command[0], "--model", reader, *command[1:]]) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_three_questions_and_two_memories_are_refused(reader):
+    model = AwakeningModel.from_pretrained(reader)
+    with pytest.raises(InputError, match="3 questions and 2 memories"):
+        model.generate(["Who?"] * 3, memory=model.memorize(TEXTS))
+    with pytest.raises(InputError, match="pass one of them"):
+        model.generate(["Who?"], memory=model.memorize(TEXTS[:1]), documents=TEXTS[:1])
+
+
+def test_records_without_a_document_are_named(tiny_llama_dir, train_file, tmp_path, capsys):
+    assert train(tiny_llama_dir, train_file, tmp_path / "reader", "--adapter_context", "compressed") == 2
+    assert "has no compressed_context" in capsys.readouterr().err
