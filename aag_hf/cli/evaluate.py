@@ -19,7 +19,7 @@ from aag_hf.data.mapped import open_records
 from aag_hf.data.progress import PartialOutput
 from aag_hf.data.sampling import sample_records
 from aag_hf.errors import InputError
-from aag_hf.evaluation.controls import Control
+from aag_hf.evaluation.controls import Control, check_control
 from aag_hf.evaluation.evaluator import evaluate_reader
 from aag_hf.evaluation.report import plot_results, results_matrix, results_table, write_json
 from aag_hf.evaluation.scores import check_groups
@@ -73,8 +73,7 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     if not options.model and options.model_name_or_path is None:
         raise InputError("model is missing: name saved models, or a base model as model_name_or_path.")
     for control in options.controls:
-        if control not in get_args(Control):
-            raise InputError(f"control must be one of {', '.join(get_args(Control))}, got {control!r}.")
+        check_control(control)
     use_threads(options.threads)
     paths = named_inputs(options.input)
     inputs = {

@@ -22,6 +22,16 @@ OF_FEATURES: tuple[Control, ...] = ("shuffled", "shuffled_within_relation", "mea
 OF_DOCUMENTS: tuple[Control, ...] = ("another_document", "no_document", "added_document", "document_in_prompt")
 
 
+def check_control(control: str) -> None:
+    """Refuse a control that there is not.
+
+    Raises:
+        InputError: It names those that there are.
+    """
+    if control not in get_args(Control):
+        raise InputError(f"control must be one of {', '.join(get_args(Control))}, got {control!r}.")
+
+
 def controlled_features(
     features: torch.Tensor, control: Control, relations: list[str] | None = None, seed: int = 29
 ) -> torch.Tensor:
@@ -40,8 +50,7 @@ def controlled_features(
     Raises:
         InputError: An unknown control, or questions without a relation to shuffle within.
     """
-    if control not in get_args(Control):
-        raise InputError(f"control must be one of {', '.join(get_args(Control))}, got {control!r}.")
+    check_control(control)
     if control not in OF_FEATURES:
         return features
     if control == "mean":

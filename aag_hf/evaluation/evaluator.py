@@ -11,7 +11,14 @@ from accelerate import PartialState
 from aag_hf.awakening import AwakeningConfig, AwakeningModel
 from aag_hf.data.contexts import context_of
 from aag_hf.errors import InputError
-from aag_hf.evaluation.controls import OF_DOCUMENTS, OF_FEATURES, Control, controlled_documents, controlled_features
+from aag_hf.evaluation.controls import (
+    OF_DOCUMENTS,
+    OF_FEATURES,
+    Control,
+    check_control,
+    controlled_documents,
+    controlled_features,
+)
 from aag_hf.evaluation.processes import all_shares, own_share
 from aag_hf.evaluation.scores import METRICS, check_groups, score_predictions, summarise
 from aag_hf.hyperlora import DocumentMemory
@@ -59,6 +66,7 @@ def evaluate_reader(
     """
     if not records:
         raise InputError("no records to evaluate on.")
+    check_control(control)
     check_groups(records)
     if processes is not None and len(records) < processes.num_processes:
         processes = None

@@ -69,8 +69,8 @@ def test_a_file_gives_an_adapter_a_question_and_their_mean(finished, model, tmp_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "name either one question, or input"),
-        (["--question", "Who?", "--input", "records.jsonl"], "name either one question, or input"),
+        ([], "name one of question, document and input"),
+        (["--question", "Who?", "--input", "records.jsonl"], "name one of question, document and input"),
         (["--question", "Who?", "--mean", "true"], "mean is taken over the questions of input"),
     ],
 )
