@@ -265,7 +265,9 @@ class AnswerTrainer(Seq2SeqTrainer):
         """How long each record's row is: once a data set, which is tokenized for it."""
         known = next((lengths for one, lengths in self._lengths if one is dataset), [])
         if len(known) != len(dataset):
-            known = [self.data_collator([record])["input_ids"].numel() for record in dataset]
+            rows = (self.data_collator([record]) for record in dataset)
+            # Rows that enter above the embeddings have no ids, and as many labels as tokens.
+            known = [row.get("input_ids", row["labels"]).numel() for row in rows]
             self._lengths.append((dataset, known))
         return known
 

@@ -45,6 +45,7 @@ from aag_hf.hyperlora import calibrate, memory_layers
 from aag_hf.manifest import Manifest
 from aag_hf.questions import DocumentEncoder, QuestionEncoder
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
+from aag_hf.trainers.lower_layers import UpperLayers, WithLowerStates
 
 Records = Sequence[dict[str, Any]]
 # Training records whose documents the statistics of states are taken from, and those the scales of layers are.
@@ -90,6 +91,10 @@ class TrainOptions(PromptOptions, SampleOptions, AdapterOptions, ModelOptions):
         default="passages", metadata={"help": "With adapter_from 'document': generated, compressed or passages."}
     )
     adapter_passages: int = field(default=1, metadata={"help": "How many passages its 'passages' joins."})
+    keep_lower_states: bool = field(
+        default=False,
+        metadata={"help": "Compute what enters the lowest adapted layer once per row, and train the layers above it."},
+    )
     hypernetwork: Literal["embedding", "mlp"] = field(
         default="embedding", metadata={"help": "As in HyperLoraConfig, with adapter_from 'question'."}
     )
@@ -161,25 +166,30 @@ def _train(options: TrainOptions, arguments: ContextDistillationConfig, output_d
     if model.question_encoder is not None:
         train_records = with_features(train_records, model)
         dev_records = with_features(dev_records, model) if dev_records else None
+    trained: nn.Module = model.reader
+    reading: Any = collator
+    if options.keep_lower_states:
+        upper = upper_layers(options, arguments, model)
+        trained, reading = upper.model, WithLowerStates(collator, upper)
     trainer = ContextDistillationTrainer(
-        model=model.reader,
+        model=trained,
         teacher_model=None if teacher is None else teacher.reader,
         args=arguments,
         train_dataset=train_records,
         eval_dataset=dev_records,
-        data_collator=collator,
+        data_collator=reading,
         answer_metrics=ReaderMetrics(model, arguments.per_device_eval_batch_size) if options.answer_dev_file else None,
     )
-    trained = trained_parts(model.reader)
+    parts = trained_parts(model.reader)
     if trainer.is_world_process_zero():
         if model.config.chat:
             plain_console().print("Asked in turns of a chat, by the tokenizer's template.")
-        plain_console().print("Trained: " + ", ".join(f"{name} {count:,}" for name, count in trained.items()))
+        plain_console().print("Trained: " + ", ".join(f"{name} {count:,}" for name, count in parts.items()))
     figures = run(trainer, arguments, made_by)
     weights = gathered_weights(trainer)
     if trainer.is_world_process_zero():
         with new_directory(output_dir, made_by) as directory:
-            model.config.trained_parameters = sum(trained.values())
+            model.config.trained_parameters = sum(parts.values())
             model.config.training_figures = figures
             model.config.training_recipe = recipe_of(options, arguments)
             model.config.training_environment = environment(arguments)
@@ -315,6 +325,24 @@ def _untrained_model(options: TrainOptions, base: PreTrainedModel, train_records
     return AwakeningModel(
         config, _untrained_reader(options, base), tokenizer, encoder, document_encoder=document_encoder
     )
+
+
+def upper_layers(options: TrainOptions, arguments: ContextDistillationConfig, model: AwakeningModel) -> UpperLayers:
+    """The layers that are trained, where the states below them are kept.
+
+    Raises:
+        InputError: Something else needs the layers below.
+    """
+    wrong = {
+        "padding_free": options.padding_free,
+        "ZeRO or FSDP": is_sharding(arguments),
+        "alignment with the teacher": bool(arguments.alignment_weights),
+        "method full": options.method == "full",
+    }
+    for name, is_on in wrong.items():
+        if is_on:
+            raise InputError(f"keep_lower_states does not go with {name}: leave one of them out.")
+    return UpperLayers(model.reader)
 
 
 def _documents_of(model: AwakeningModel, records: Records) -> RecordDocuments:

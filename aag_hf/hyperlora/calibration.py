@@ -76,9 +76,9 @@ def _positions(labels: torch.Tensor | None, inputs: dict[str, Any], decodes: boo
     else:
         ids = inputs["decoder_input_ids"] if decodes else inputs["input_ids"]
         mask = None if decodes else inputs.get("attention_mask")
-        here = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool().clone()
+        here = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
         # Everything attends to the first token, whose states are many times larger than all others.
-        here[:, 0] = False
+        here = here & (here.cumsum(1) > 1)
     if not here.any():
         raise InputError("there is no position to calibrate on: pass rows with answers.")
     return here

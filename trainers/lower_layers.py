@@ -1,0 +1,150 @@
+"""Train the upper layers alone: what enters them does not change, and is computed once for each row."""
+
+import copy
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+
+from aag_hf.errors import InputError
+from aag_hf.hyperlora.adapter_scope import CONTAINER
+from aag_hf.questions.states import in_evaluation
+
+GIGABYTE = 2**30
+
+
+class UpperLayers:
+    """A causal reader whose lower layers nobody trains, without these.
+
+    The reader's modules and weights are shared, not copied: what is trained here is trained there.
+
+    Args:
+        reader: A PEFT model whose adapters reach upper layers only.
+
+    Attributes:
+        model: The reader from its first adapted block on; its `inputs_embeds` are the states that enter that block.
+        first: That block's number.
+
+    Raises:
+        InputError: The reader has no such blocks, or trains something outside of them.
+    """
+
+    def __init__(self, reader: PeftModel):
+        self.reader = reader
+        base = reader.get_base_model()
+        inner = getattr(base, base.base_model_prefix, None)
+        blocks = getattr(inner, "layers", None)
+        if not isinstance(blocks, nn.ModuleList) or base.config.is_encoder_decoder:
+            raise InputError(f"{type(base).__name__} has no list of layers to leave out: leave keep_lower_states off.")
+        self.first = _first_adapted(base, f"{base.base_model_prefix}.layers.")
+        if self.first == 0:
+            raise InputError("adapters reach the first layer already: leave keep_lower_states off.")
+        self.model = _shallow(reader)
+        tuner = self.model._modules["base_model"] = _shallow(self.model.base_model)
+        outer = tuner._modules["model"] = _shallow(base)
+        short = outer._modules[base.base_model_prefix] = _shallow(inner)
+        short._modules["layers"] = nn.ModuleList(list(blocks)[self.first :])
+
+
+class WithLowerStates:
+    """A collator whose rows enter the upper layers as states, kept in their own precision while there is room.
+
+    Args:
+        collator: Gives `input_ids`, `attention_mask` and `position_ids` ``(batch, tokens)``.
+        upper: The layers that are trained.
+        room: Bytes to keep; the rows least recently used go first.
+    """
+
+    def __init__(self, collator: Any, upper: UpperLayers, room: int = 4 * GIGABYTE):
+        self.collator = collator
+        self.upper = upper
+        self.room = room
+        self._kept: OrderedDict[tuple[int, ...], torch.Tensor] = OrderedDict()
+        self._bytes = 0
+        self._checked = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "collator":
+            raise AttributeError(name)
+        return getattr(self.collator, name)
+
+    def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        batch = self.collator(records)
+        if not self._checked:
+            self._check(batch)
+        return self._entering_above(batch)
+
+    def _entering_above(self, batch: dict[str, Any]) -> dict[str, Any]:
+        mask = batch["attention_mask"].bool()
+        found = self._states([tuple(ids[seen].tolist()) for ids, seen in zip(batch["input_ids"], mask)])
+        states = found[0].new_zeros(*mask.shape, found[0].shape[-1])
+        states[mask.to(states.device)] = torch.cat(found)
+        return {name: value for name, value in batch.items() if name != "input_ids"} | {"inputs_embeds": states}
+
+    @torch.no_grad()
+    def _states(self, rows: list[tuple[int, ...]]) -> list[torch.Tensor]:
+        missing = [row for row in dict.fromkeys(rows) if row not in self._kept]
+        found: dict[tuple[int, ...], torch.Tensor] = {}
+        if missing:
+            base = self.upper.reader.get_base_model()
+            device = next(base.parameters()).device
+            ids = pad_sequence([torch.tensor(row) for row in missing], batch_first=True)
+            mask = (torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in missing]).unsqueeze(1)).long()
+            with in_evaluation(base), self.upper.reader.disable_adapter():
+                outputs = base.base_model(
+                    input_ids=ids.to(device), attention_mask=mask.to(device), output_hidden_states=True, use_cache=False
+                )
+            for row, states in zip(missing, outputs.hidden_states[self.upper.first]):
+                found[row] = states[: len(row)].clone()
+        for row in rows:
+            if row in self._kept:
+                self._kept.move_to_end(row)
+                found[row] = self._kept[row]
+            elif row in missing and row not in self._kept:
+                self._kept[row] = found[row]
+                self._bytes += found[row].nbytes
+        while self._bytes > self.room:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return [found[row] for row in rows]
+
+    @torch.no_grad()
+    def _check(self, batch: dict[str, Any]) -> None:
+        """Refuse a model for which the upper layers alone say something else than all of them."""
+        device = next(self.upper.reader.parameters()).device
+        names = ("input_ids", "attention_mask", "position_ids")
+        whole = {name: value[:1].to(device) for name, value in batch.items() if name in names}
+        above = self._entering_above(whole)
+        with in_evaluation(self.upper.reader), self.upper.reader.disable_adapter():
+            expected = self.upper.reader(**whole, use_cache=False).logits.float()
+            actual = self.upper.model(**above, use_cache=False).logits.float()
+        seen = whole["attention_mask"].bool()
+        if (actual - expected)[seen].abs().max() > 0.02 * expected[seen].abs().max():
+            base = type(self.upper.reader.get_base_model()).__name__
+            raise InputError(f"{base}: its upper layers alone give other answers: leave keep_lower_states off.")
+        self._checked = True
+
+
+def _first_adapted(base: nn.Module, blocks: str) -> int:
+    """The number of the first block with an adapter or a trained weight in it."""
+    touched = [name for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)]
+    touched += [name for name, parameter in base.named_parameters() if parameter.requires_grad]
+    touched = [name for name in touched if name.split(".")[0] != CONTAINER]
+    numbers = [re.match(re.escape(blocks) + r"(\d+)\.", name) for name in touched]
+    outside = [name for name, number in zip(touched, numbers) if number is None]
+    if outside or not touched:
+        what = f"{outside[0]} is trained too" if outside else "nothing is adapted"
+        raise InputError(f"{what}: leave keep_lower_states off.")
+    return min(int(number.group(1)) for number in numbers if number is not None)
+
+
+def _shallow(module: nn.Module) -> Any:
+    """The same module with a list of submodules of its own."""
+    other = copy.copy(module)
+    other.__dict__["_modules"] = dict(module._modules)
+    return other
