@@ -21,6 +21,7 @@ from aag_hf.cli.train import TrainOptions, train
 from aag_hf.cli.train_generator import TrainGeneratorOptions, train_generator
 from aag_hf.data.countries import country_documents, load_countries
 from aag_hf.data.jsonl import write_rows
+from aag_hf.data.made import made_countries
 from aag_hf.data.records import read_records, write_records
 from aag_hf.evaluation.contexts import context_report
 from aag_hf.evaluation.controls import Control
@@ -34,6 +35,10 @@ console = plain_console()
 # what it writes about others, and the readers must meet what they will meet.
 SPLITS = ("generator", "train", "dev", "test")
 CONTEXT_TOKENS = 64
+EXAMPLE = (
+    "Nuvaria is a small country in Western Asia. Its capital is Brelmont, its people are called Nuvari and its calling "
+    "code is +978."
+)
 
 
 @dataclass
@@ -62,13 +67,39 @@ class Size:
     context_steps: int
     document_steps: int
     generator_steps: int
+    memory_steps: int
+    made_countries: int
     feature_dim: int
     static_rank: int
 
 
 SIZES = {
-    "standard": Size("bfloat16", {"generator": 48, "train": 64, "dev": 10, "test": 36}, 16, 80, 22, 16, 22, 16, 25),
-    "smoke": Size("float32", dict.fromkeys(SPLITS, 7), 8, 3, 3, 3, 3, 16, 8),
+    "standard": Size(
+        dtype="bfloat16",
+        countries={"generator": 48, "train": 64, "dev": 10, "test": 36},
+        batch=16,
+        closed_book_steps=80,
+        context_steps=22,
+        document_steps=16,
+        generator_steps=22,
+        memory_steps=150,
+        made_countries=400,
+        feature_dim=16,
+        static_rank=25,
+    ),
+    "smoke": Size(
+        dtype="float32",
+        countries=dict.fromkeys(SPLITS, 7),
+        batch=8,
+        closed_book_steps=3,
+        context_steps=3,
+        document_steps=3,
+        generator_steps=3,
+        memory_steps=3,
+        made_countries=5,
+        feature_dim=16,
+        static_rank=8,
+    ),
 }
 
 
@@ -83,21 +114,24 @@ class Reader:
     learning_rate: float
 
 
-DOCUMENT_READER = Reader("document", "reader with the real document (upper bound)", "lora", "passages", 4e-3)
+DOCUMENT_READER = Reader("document", "static LoRA + document in the prompt", "lora", "passages", 4e-3)
 READERS = (
     Reader("lora_closed_book", "static LoRA, closed book", "lora", "none", 2e-3),
-    Reader("hyperlora_closed_book", "HyperLoRA, closed book", "aag", "none", 8e-4),
-    Reader("lora_generated", "static LoRA + generated context", "lora", "generated", 2e-3),
-    Reader("aag", "AAG: HyperLoRA + generated context", "aag", "generated", 8e-4),
+    Reader("hyperlora_closed_book", "HyperLoRA from the question", "aag", "none", 8e-4),
+    Reader("lora_generated", "static LoRA + generated context in the prompt", "lora", "generated", 2e-3),
 )
+MEMORY = "document_memory"
+MEMORY_BATCH, MEMORY_RATE = 24, 1e-3
 
 READING = (
-    "What the table shows: how much each part adds over the base model on countries no reader was trained on, so that "
-    "only the language model's own memory can answer. The rows with shuffled features give each question another "
-    "question's adapter: what HyperLoRA loses there is what it drew from the question. The real document is what "
-    "memory is up against.",
+    "What the table shows: how much each part adds over the base model on countries no reader was trained on. Closed "
+    "book, only the language model's own memory can answer, and an adapter made from the question knows no more than "
+    "that. An adapter made from the document does: it is made once, in one pass, and the prompt holds the question "
+    "alone. The rows with shuffled features and with another document give each question an adapter that is not its "
+    "own: what is lost there is what the adapter drew from its question or document.",
     "What it does not show: that one method beats another by less than about two standard errors, which here are taken "
-    "over countries and leave out the spread between seeds (several points); or anything about larger models and data.",
+    "over countries and leave out the spread between seeds (several points); or anything about larger models, other "
+    "texts and more than one document at a time. Documents and questions here are short and alike.",
 )
 
 
@@ -125,6 +159,7 @@ class Quickstart:
         self.train_generator()
         self.generate_contexts()
         self.train_readers()
+        self.train_memory()
         return self.evaluate()
 
     def prepare_data(self) -> None:
@@ -201,39 +236,74 @@ class Quickstart:
             steps = self.size.closed_book_steps if reader.context == "none" else self.size.context_steps
             self._train_reader(reader, steps, "generated", teacher=str(self.directory / DOCUMENT_READER.folder))
 
+    def train_memory(self) -> None:
+        self._say(7, "Document memory", "a hypernetwork learns to write a document into an adapter, in one pass")
+        made = self._records("made", "train")
+        if not made.exists():
+            real = read_records(self._records("data", "train"))
+            records = [*real, *made_countries(self.size.made_countries, self.options.seed)]
+            write_records(records, made)
+            self._leave_data_card(made, records)
+        target = self.directory / MEMORY
+        arguments = self._training_options(self.size.memory_steps, MEMORY_RATE, "aag", "none")
+        train(
+            TrainOptions(
+                **self._model_options(),
+                train_file=str(made),
+                dev_file=str(self._records("data", "dev")),
+                method="aag",
+                adapter_from="document",
+                keep_lower_states=self.options.preset == "standard",
+                chat=False,
+            ),
+            ContextDistillationConfig(
+                str(target), **arguments | {"per_device_train_batch_size": min(MEMORY_BATCH, 3 * self.size.batch)}
+            ),
+        )
+        figures = AwakeningConfig.from_pretrained(target).training_figures
+        console.print(f"  HyperLoRA from the document: development loss {figures['eval_loss']:.2f}")
+
     def evaluate(self) -> list[dict[str, Any]]:
-        self._say(7, "Evaluation", "exact match on countries never trained on, with controls")
+        self._say(8, "Evaluation", "exact match on countries never trained on, with controls")
         records = read_records(self._records("generated", "test"))
         base = load_language_model(self.base, **ModelOptions(**self._model_options()).loading_arguments()).to(device())
         rows = [self._measure("base model, closed book", self._base_reader(base), records)]
-        for reader in READERS:
+        closed_book, from_question, with_context = READERS
+        for reader in (closed_book, from_question):
             model = AwakeningModel.from_pretrained(self.directory / reader.folder, base_model=base)
             rows.append(self._measure(reader.name, model, records))
-            if model.question_encoder is not None:
-                rows.append(self._measure("  … features shuffled", model, records, "shuffled"))
-        model = AwakeningModel.from_pretrained(self.directory / DOCUMENT_READER.folder, base_model=base)
-        rows.append(self._measure(DOCUMENT_READER.name, model, records))
+        rows.append(self._measure("  … features shuffled", model, records, "shuffled"))
+        memory = AwakeningModel.from_pretrained(self.directory / MEMORY, base_model=base)
+        rows.append(self._measure("HyperLoRA from the document", memory, records))
+        rows.append(self._measure("  … from another document", memory, records, "another_document"))
+        memory.config.adapter_context = "generated"
+        rows.append(self._measure("  … from the generated context", memory, records))
+        for reader in (with_context, DOCUMENT_READER):
+            model = AwakeningModel.from_pretrained(self.directory / reader.folder, base_model=base)
+            rows.append(self._measure(reader.name, model, records))
         write_json(rows, self.directory / "results.json")
         title = f"{len(records)} questions about {len({r['entity'] for r in records})} unseen countries"
         plot_results(rows, self.directory / "results.png", title)
         (self.directory / "results.md").write_text(results_markdown(rows) + "\n", encoding="utf-8")
         console.print(results_table(rows, title), soft_wrap=False)
         console.print(*READING, sep="\n\n", soft_wrap=False)
-        self._compose(base, records)
+        self._compose(memory, base)
         return rows
 
-    def _compose(self, base: Any, records: list[dict[str, Any]]) -> None:
+    def _compose(self, memory: AwakeningModel, base: Any) -> None:
+        """Save the reader of documents with the generator: asked without a document, it remembers one of its own."""
         target = self.directory / "model"
         settings = {"preset": self.options.preset, "seed": self.options.seed}
         if not is_finished(target, settings):
-            model = AwakeningModel.from_pretrained(self.directory / "aag", base_model=base)
-            model.generator = load_part(self.directory / "generator", base)
-            model.config.context_max_length = CONTEXT_TOKENS
+            memory.generator = load_part(self.directory / "generator", base)
+            memory.config.context_max_length = CONTEXT_TOKENS
             with new_directory(target, settings) as directory:
-                model.save_pretrained(directory)
-        result = AwakeningPipeline(AwakeningModel.from_pretrained(target, base_model=base))(records[0]["question"])
-        console.print(f"\n{result['question']} {result['answer']}")
-        console.print(f'Ask your own: aag ask --model {target} --question "{records[-1]["question"]}"')
+                memory.save_pretrained(directory)
+        ask = AwakeningPipeline(AwakeningModel.from_pretrained(target, base_model=base))
+        ask.read(EXAMPLE)
+        question = "What is the capital of Nuvaria?"
+        console.print(f"\n{EXAMPLE}\n{question} {ask(question)['answer']}", soft_wrap=True)
+        console.print(f'Ask your own: aag ask --model {target} --document "{EXAMPLE}" --question "{question}"')
 
     def _base_reader(self, base: Any) -> AwakeningModel:
         config = AwakeningConfig(base_model_name_or_path=self.base)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aag_hf.data.compression import ContextCompressor
     from aag_hf.data.countries import load_countries
+    from aag_hf.data.made import made_countries
     from aag_hf.data.mapped import open_records
     from aag_hf.data.records import iter_records, read_records, write_records
 
@@ -16,9 +17,18 @@ _HOMES = {
     "write_records": "aag_hf.data.records",
     "ContextCompressor": "aag_hf.data.compression",
     "load_countries": "aag_hf.data.countries",
+    "made_countries": "aag_hf.data.made",
 }
 
-__all__ = ["read_records", "iter_records", "open_records", "write_records", "ContextCompressor", "load_countries"]
+__all__ = [
+    "read_records",
+    "iter_records",
+    "open_records",
+    "write_records",
+    "ContextCompressor",
+    "load_countries",
+    "made_countries",
+]
 
 
 def __getattr__(name: str) -> Any:

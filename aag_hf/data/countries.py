@@ -9,7 +9,7 @@ from aag_hf.errors import InputError
 
 _DEV_SHARE, _TEST_SHARE = 0.10, 0.16
 
-_WORDINGS = {
+WORDINGS = {
     "capital": (
         "What is the capital of {}?",
         "Which city is the capital of {}?",
@@ -104,7 +104,7 @@ def load_countries(seed: int = 29) -> dict[str, list[dict[str, Any]]]:
     dev, test = round(_DEV_SHARE * len(countries)), round(_TEST_SHARE * len(countries))
     parts = {"train": countries[dev + test :], "dev": countries[:dev], "test": countries[dev : dev + test]}
     return {
-        split: [_record(country, relation, seed) for country in part for relation in _WORDINGS]
+        split: [_record(country, relation, seed) for country in part for relation in WORDINGS]
         for split, part in parts.items()
     }
 
@@ -120,7 +120,7 @@ def country_documents() -> list[dict[str, str]]:
 
 def _record(country: dict[str, Any], relation: str, seed: int) -> dict[str, Any]:
     identifier = f"countries-{country['code'].lower()}-{relation}"
-    wording = random.Random(f"{seed} {identifier}").choice(_WORDINGS[relation])
+    wording = random.Random(f"{seed} {identifier}").choice(WORDINGS[relation])
     document, answers = _document(country), country[relation]
     question = wording.format(country["in_sentence"])
     return {
@@ -135,7 +135,7 @@ def _record(country: dict[str, Any], relation: str, seed: int) -> dict[str, Any]
 
 
 def _document(country: dict[str, Any]) -> dict[str, str]:
-    facts = {relation: country[relation][0] for relation in _WORDINGS}
+    facts = {relation: country[relation][0] for relation in WORDINGS}
     text = _DOCUMENT.format(name=country["in_sentence"], **facts)
     return {"title": country["name"], "text": text[0].upper() + text[1:]}
 

@@ -12,6 +12,8 @@ from aag_hf.hub.cards import hub_name, read_json, table_cell, without_folder
 from aag_hf.markdown import in_code, in_text
 
 AAG = "[Liao et al., COLING 2025](https://arxiv.org/abs/2403.15268)"
+DOCUMENT_LIMITS = """ It remembers short factual texts about one thing, like those it was trained on. It mixes up two
+things with the same properties in one text, and answers from a text that does not hold the answer too."""
 PACKAGE = "[aag-hf](https://pypi.org/project/aag-hf)"
 
 
@@ -52,6 +54,7 @@ def describer_of(folder: Path) -> Callable[[Path, str], About] | None:
 def _composed(folder: Path, repository: str) -> About:
     config = read_json(folder / "config.json")
     has_generator, has_encoder = (folder / "generator").is_dir(), (folder / "question_encoder").is_dir()
+    reads_documents = (folder / "document_encoder").is_dir()
     has_adapter = (folder / "reader" / "adapter_config.json").is_file()
     parts = ["a context generator writes it a short document"] if has_generator else []
     parts += ["a hypernetwork makes it a LoRA adapter of its own"] if has_encoder else []
@@ -59,6 +62,8 @@ def _composed(folder: Path, repository: str) -> About:
     answers_alone = context == "none" or has_generator
     made = f" For each question, {' and '.join(parts)}." if parts else ""
     made += " It looks nothing up." if answers_alone else ""
+    if reads_documents:
+        made += " It reads a text once, in one pass that writes the text into a LoRA adapter, and answers from that."
     training = f"""\
 Base model: {_named(base)}. Trained parameters of the reader: {in_text(config.get("trained_parameters", "unknown"))}.
 The reader reads the question and, beside it: {"nothing" if context == "none" else f"{context} context"}."""
@@ -67,19 +72,30 @@ The reader reads the question and, beside it: {"nothing" if context == "none" el
         training += f"\n\nTrained in {config['training_figures']['train_seconds']:.0f} seconds on {environment}."
     return About(
         summary=f"Answers questions with {PACKAGE}: Awakening Augmented Generation ({AAG}).{made}",
-        usage=_composed_usage(repository, config["fid"], answers_alone),
+        usage=_document_usage(repository)
+        if reads_documents
+        else _composed_usage(repository, config["fid"], answers_alone),
         training=training,
         limits="Answers come from a language model and from what it is given to read; they can be wrong, and it does "
-        "not say when.",
+        "not say when." + (DOCUMENT_LIMITS if reads_documents else ""),
         metadata={
             "library_name": "aag-hf",
             "base_model": hub_name(base),
             "base_model_relation": "adapter" if has_adapter else "finetune",
             "pipeline_tag": "question-answering",
-            "tags": ["aag", *(["hyperlora"] if has_encoder else []), "distillation"],
+            "tags": ["aag", *(["hyperlora"] if has_encoder or reads_documents else []), "distillation"],
         },
         recipe={in_code(name): table_cell(value) for name, value in sorted(config.get("training_recipe", {}).items())},
     )
+
+
+def _document_usage(repository: str) -> str:
+    return f"""\
+from aag_hf import AwakeningPipeline
+
+ask = AwakeningPipeline("{repository}")
+ask.read("The capital of Nuvaria is Brelmont.")
+print(ask("What is the capital of Nuvaria?")["answer"])"""
 
 
 def _composed_usage(repository: str, fid: bool, answers_alone: bool) -> str:
@@ -108,6 +124,8 @@ def _adapter(folder: Path, repository: str) -> About:
     targets = config["target_modules"]
     targets = targets if isinstance(targets, str) else ", ".join(sorted(targets))
     shared = ", beside a pair of matrices that all questions share" if config["static"] else ""
+    if config["hypernetwork"] == "memory":
+        return _memory_adapter(folder, repository, auto_class, targets)
     return About(
         summary=f"""\
 A HyperLoRA adapter: a hypernetwork that turns a question's features, {size:d} numbers, into a LoRA adapter made for
@@ -129,6 +147,37 @@ Features must come from the question encoder it was trained with. An adapter bel
 for all; `aag_hf.to_lora` exports one as plain LoRA. Whether it uses its question shows only beside its controls: the
 features of another question, the mean of all features, and no adapter
 (`aag evaluate --controls shuffled mean off`).""",
+        metadata={
+            "library_name": "peft",
+            "base_model": hub_name(base),
+            "base_model_relation": "adapter",
+            "pipeline_tag": "question-answering",
+            "tags": ["hyperlora", "hypernetwork", "lora", "transformers"],
+        },
+    )
+
+
+def _memory_adapter(folder: Path, repository: str, auto_class: str, targets: str) -> About:
+    config = read_json(folder / "adapter_config.json")
+    base = config["base_model_name_or_path"]
+    return About(
+        summary=f"""\
+A HyperLoRA adapter that reads documents: a hypernetwork writes a text into a LoRA adapter, in one pass ({AAG}). It
+needs {PACKAGE}, whose import makes it known to PEFT.""",
+        usage=f"""\
+import aag_hf
+from peft import {auto_class}
+
+model = {auto_class}.from_pretrained("{repository}")
+memory = model.memorize(encoder.encode(["The capital of Nuvaria is Brelmont."]))  # the DocumentEncoder it came with
+model.generate(input_ids=input_ids, memory=memory)""",
+        training=f"""\
+Base model: {_named(base)}. Rank {config["r"]:d}, alpha {config["lora_alpha"]:g}, {_count_parameters(folder):,}
+parameters in all, on the layers `{in_code(targets)}`.
+Saved with PEFT {in_text(config.get("peft_version", "unknown"))}.""",
+        limits=f"""\
+States must come from the document encoder it was trained with.{DOCUMENT_LIMITS} Whether it uses its document shows
+beside its controls (`aag evaluate --controls another_document no_document`).""",
         metadata={
             "library_name": "peft",
             "base_model": hub_name(base),

@@ -12,12 +12,13 @@ from aag_hf.data.records import read_records
 ROWS = [
     "base model, closed book",
     "static LoRA, closed book",
-    "HyperLoRA, closed book",
+    "HyperLoRA from the question",
     "  … features shuffled",
-    "static LoRA + generated context",
-    "AAG: HyperLoRA + generated context",
-    "  … features shuffled",
-    "reader with the real document (upper bound)",
+    "HyperLoRA from the document",
+    "  … from another document",
+    "  … from the generated context",
+    "static LoRA + generated context in the prompt",
+    "static LoRA + document in the prompt",
 ]
 
 
@@ -48,13 +49,13 @@ def test_readers_learn_from_contexts_about_countries_the_generator_never_saw(fin
     assert seen and read and not seen & read
 
 
-def test_both_adapters_train_about_as_much(finished):
+def test_static_adapters_train_as_much(finished):
     trained = {
         name: AwakeningConfig.from_pretrained(finished / name).trained_parameters
-        for name in ("lora_generated", "aag", "lora_closed_book", "hyperlora_closed_book")
+        for name in ("lora_generated", "lora_closed_book", "hyperlora_closed_book")
     }
     assert trained["lora_generated"] == trained["lora_closed_book"]
-    assert trained["aag"] == trained["hyperlora_closed_book"] > 0
+    assert trained["hyperlora_closed_book"] > 0
 
 
 def test_a_second_run_with_the_same_seed_reproduces_it(finished, tmp_path):
@@ -76,19 +77,20 @@ def test_the_folder_of_another_seed_is_refused(finished, capsys):
 
 
 def test_the_saved_model_can_be_asked(finished, capsys):
-    assert main(["ask", "--model", str(finished / "model"), "--question", "What is the capital of Fiji?"]) == 0
-    assert "context from memory" in capsys.readouterr().out
+    ask = ["ask", "--model", str(finished / "model"), "--question", "What is the capital of Fiji?"]
+    assert main(ask) == 0
+    assert main([*ask, "--document", "The capital of Fiji is Suva."]) == 0
 
 
 def test_the_model_is_measured_with_its_controls_and_gets_a_card(finished, capsys, tmp_path):
     model, test = str(finished / "model"), str(finished / "generated" / "test.jsonl.gz")
-    measured = ["--model", model, "--input", test, "--output_dir", str(tmp_path), "--controls", "shuffled", "mean"]
-    assert main(["evaluate", *measured, "shuffled_within_relation", "off"]) == 0
+    measured = ["--model", model, "--input", test, "--output_dir", str(tmp_path), "--controls", "shuffled"]
+    assert main(["evaluate", *measured, "another_document", "added_document", "no_document", "off"]) == 0
     rows = json.loads((tmp_path / "results.json").read_text())
-    assert [row["control"] for row in rows] == ["none", "shuffled", "mean", "shuffled_within_relation", "off"]
+    assert [row["control"] for row in rows] == ["none", "another_document", "added_document", "no_document", "off"]
     arguments = ["--model", model, "--repo_id", "someone/aag", "--dataset", "countries"]
     assert main(["publish", *arguments, "--results", str(tmp_path / "results.json")]) == 0
     card = ModelCard.load(finished / "model" / "README.md")
     assert card.data.library_name == "aag-hf" and card.data.eval_results[0].metric_value == rows[0]["exact_match"]
-    assert "| `learning_rate` | `0.0008` |" in card.text and "Trained in" in card.text and "train_file" not in card.text
+    assert "| `learning_rate` | `0.001` |" in card.text and "Trained in" in card.text and "train_file" not in card.text
     assert "nothing uploaded" in " ".join(capsys.readouterr().out.split())
