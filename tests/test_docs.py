@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from aag_hf.cli.arguments import parse_arguments
+from aag_hf.cli.ask import AskOptions
 from aag_hf.cli.compare import CompareOptions
 from aag_hf.cli.evaluate import EvaluateOptions
+from aag_hf.cli.export import ExportOptions
 from aag_hf.cli.index import IndexOptions
 from aag_hf.cli.main import main
+from aag_hf.cli.memorize import MemorizeOptions
 from aag_hf.cli.publish import PublishOptions
 from aag_hf.cli.retrieve import RetrieveOptions
 from aag_hf.cli.train import TrainOptions
@@ -20,9 +23,12 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 NAMED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 OPTIONS = {
+    "ask": (AskOptions,),
     "compare": (CompareOptions,),
     "evaluate": (EvaluateOptions,),
+    "export": (ExportOptions,),
     "index": (IndexOptions,),
+    "memorize": (MemorizeOptions,),
     "publish": (PublishOptions,),
     "retrieve": (RetrieveOptions,),
     "train": (TrainOptions, ContextDistillationConfig),

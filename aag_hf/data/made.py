@@ -152,10 +152,10 @@ def _facts(draw: random.Random) -> dict[str, str]:
 
 def _text(draw: random.Random, name: str, facts: list[tuple[str, str]]) -> str:
     """Sentences of one to three facts, of which the first names the country."""
-    sentences = []
+    sentences: list[str] = []
     rest = list(facts)
     while rest:
-        clauses = []
+        clauses: list[str] = []
         for relation, value in rest[: draw.choice([1, 1, 2, 3])]:
             named = not (sentences or clauses) or draw.random() < 0.3
             possessive = f"{name}'" if name.endswith("s") else f"{name}'s"
