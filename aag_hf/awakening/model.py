@@ -95,6 +95,11 @@ class AwakeningModel(nn.Module):
         self.question_encoder = question_encoder
         self.generator = generator
 
+    @property
+    def device(self) -> torch.device:
+        """Where the reader is."""
+        return next(self.reader.parameters()).device
+
     def generate(
         self,
         questions: Sequence[str],
