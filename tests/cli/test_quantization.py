@@ -106,7 +106,7 @@ def test_a_base_in_8_bits_trains_and_reloads_in_8_and_32(family, make_base, data
 
 
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
-def test_every_command_takes_a_base_in_few_bits(bits, make_base, data, tmp_path):
+def test_every_command_takes_a_base_in_few_bits(bits, make_base, data, tmp_path, capsys):
     base, few = make_base("llama"), ["--quantization", bits]
     records = str(data / "train.jsonl")
     teacher = ["--method", "lora", "--context", "passages", "--output_dir", tmp_path / "teacher"]
@@ -119,7 +119,9 @@ def test_every_command_takes_a_base_in_few_bits(bits, make_base, data, tmp_path)
     assert main(["train-generator", *files, *generator_options, *few]) == 0
     generating = ["--model_name_or_path", base, "--generator", str(tmp_path / "generator"), "--input", records]
     generating += ["--output", str(tmp_path / "out.jsonl"), "--context_max_length", "3"]
-    assert main(["generate", *generating, *few]) == 0
+    assert main(["generate", *generating, *few]) == 0 and "trained over" not in capsys.readouterr().err
+    assert main(["generate", *generating, "--overwrite", "true"]) == 0
+    assert f"trained over a base in {bits}, loaded over one in full precision" in capsys.readouterr().err
 
     measured = ["--model", str(tmp_path / "student"), "--model_name_or_path", base, "--input", records]
     measured += ["--max_samples", "4", "--answer_max_length", "3", "--output_dir", str(tmp_path / "results")]
