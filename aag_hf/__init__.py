@@ -1,7 +1,8 @@
 """Awakening Augmented Generation for the Hugging Face ecosystem.
 
-Importing this package makes the PEFT method ``"HYPERLORA"`` known to PEFT; that needs torch, transformers and peft
-only. Everything heavier is imported when it is first used.
+Importing this package makes the PEFT method ``"HYPERLORA"`` known to PEFT, and the task ``"awakening-qa"`` to
+transformers' `pipeline`; that needs torch, transformers and peft only. Everything heavier is
+imported when it is first used.
 """
 
 from importlib import import_module
@@ -13,7 +14,10 @@ if (_checkout / "setup.cfg").is_file() and (_checkout / "kernels" / "hyper_lora"
     # In a source checkout trainers/, collators/ and kernels/ lie beside this folder; installed, they lie inside it.
     __path__.append(str(_checkout))
 
+from aag_hf.awakening.task import register_task  # noqa: E402
 from aag_hf.hyperlora import DocumentMemory, HyperLoraConfig, HyperLoraModel, hyperlora_features, to_lora  # noqa: E402
+
+register_task()
 
 if TYPE_CHECKING:
     from aag_hf.awakening import AwakeningConfig, AwakeningModel, AwakeningPipeline

@@ -56,6 +56,8 @@ def test_the_options_of_every_command_shown_exist(page):
     for command, *flags in commands(page):
         if command == "compare":
             flags = ["--results", *flags]
+        if command == "train":
+            flags += ["--use_cpu", "true"]
         parse_arguments(command, OPTIONS[command], flags)
 
 

@@ -42,7 +42,7 @@ OPTIONS = {
     "train": (TrainOptions, ContextDistillationConfig),
     "evaluate": (EvaluateOptions,),
 }
-FLAGS = {"train-generator": ["--use_cpu", "true"], "train": ["--use_cpu", "true"]}
+FLAGS = {"train-generator": ["--use_cpu", "true"], "train": ["--use_cpu", "true", "--report_to", "none"]}
 FILES = {
     "retrieve": ["--input", "in.jsonl", "--pool", "in.jsonl", "--output", "out.jsonl"],
     "compress": ["--input", "in.jsonl", "--output", "out.jsonl"],

@@ -100,6 +100,11 @@ class AwakeningModel(nn.Module):
         self.generator = generator
         self.document_encoder = document_encoder
 
+    @property
+    def device(self) -> torch.device:
+        """Where the reader is."""
+        return next(self.reader.parameters()).device
+
     def generate(
         self,
         questions: Sequence[str],

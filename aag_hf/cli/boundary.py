@@ -132,7 +132,7 @@ def _quieten_libraries() -> None:
     from transformers.utils import logging
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    # At its import, of faster kernels that it did without.
+    # It warns once a layer and pass that inputs are not float16 already.
     getLogger("bitsandbytes").setLevel(ERROR)
     logging.disable_progress_bar()
     for stream in (sys.stdout, sys.stderr):

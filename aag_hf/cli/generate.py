@@ -58,6 +58,7 @@ def generate(options: GenerateOptions) -> Records:
             raise InputError(f"{name} is missing.")
     use_threads(options.threads)
     check_folds(options.generator)
+    tell_precision(options)
     records = open_records(options.input)
     settings = {name: getattr(options, name) for name in ("prompt", "context_max_length", "batch_size")}
     settings |= options.loading_settings()
@@ -136,6 +137,16 @@ def check_folds(generators: Sequence[str]) -> None:
                 f"generator {path}: was trained without fold {fold} of {folds}, and stands where the one without fold "
                 f"{number} of {len(generators)} belongs: name the generators of all folds, in their order."
             )
+
+
+def tell_precision(options: GenerateOptions) -> None:
+    """Say so where a generator was trained over a base in other bits than it is loaded over."""
+    for path in options.generator:
+        made_by = Path(path) / MANIFEST
+        trained = Manifest.read(made_by).settings.get("quantization") if made_by.is_file() else options.quantization
+        if trained != options.quantization:
+            bits = [text or "full precision" for text in (trained, options.quantization)]
+            print(f"{path}: trained over a base in {bits[0]}, loaded over one in {bits[1]}.", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

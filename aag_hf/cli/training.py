@@ -148,7 +148,7 @@ def check_quantized(options: Any, arguments: Seq2SeqTrainingArguments) -> None:
     if is_sharding(arguments):
         raise InputError(
             f"quantization {options.quantization}: FSDP and ZeRO-3 cannot shard such weights: leave it out, or start "
-            "with DDP, ZeRO-1 or ZeRO-2."
+            "with DDP or ZeRO-1."
         )
 
 

@@ -80,7 +80,9 @@ def check_rows_of_layer(name: str, rows: Rows, x: torch.Tensor, current: Pass) -
 @torch.no_grad()
 def _run_trial(model: nn.Module, names: list[str], shapes: dict[str, torch.Size]) -> bool:
     """Fill `shapes` with the shape of each layer's input; whether the trial came to its end."""
-    memo = {id(t): torch.empty_like(t, device="meta") for t in chain(model.parameters(), model.buffers())}
+    memo = {
+        id(t): torch.empty(t.shape, dtype=t.dtype, device="meta") for t in chain(model.parameters(), model.buffers())
+    }
     try:
         trial = copy.deepcopy(model, memo).eval()
         for parameter in trial.parameters():

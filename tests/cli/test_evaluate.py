@@ -35,8 +35,12 @@ def evaluate(output, *options):
     return main(["evaluate", "--output_dir", str(output), "--answer_max_length", "3", *map(str, options)])
 
 
-def test_a_base_model_is_measured_with_every_context_and_number_of_shots(tiny_llama_dir, files, tmp_path, capsys):
-    options = ["--model_name_or_path", tiny_llama_dir, "--input", files / "nq/test.jsonl", "--max_samples", "6"]
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_a_base_model_is_measured_with_every_context_and_number_of_shots(
+    kind, tiny_llama_dir, tiny_t5_dir, files, tmp_path, capsys
+):
+    path = tiny_llama_dir if kind == "llama" else tiny_t5_dir
+    options = ["--model_name_or_path", path, "--input", files / "nq/test.jsonl", "--max_samples", "6"]
     options += [
         "--context",
         "none",
@@ -50,9 +54,8 @@ def test_a_base_model_is_measured_with_every_context_and_number_of_shots(tiny_ll
     ]
     assert evaluate(tmp_path / "out", *options) == 0
     rows = json.loads((tmp_path / "out" / "results.json").read_text())
-    base = tiny_llama_dir.rpartition("/")[2]
     assert [row["name"] for row in rows] == [
-        f"{base}, {told}"
+        f"{kind}, {told}"
         for context in ("", ", generated", ", passages")
         for told in (f"zero-shot{context}", f"2-shot{context}")
     ]

@@ -1,6 +1,7 @@
 """Bases in 8 and 4 bits from the command line: train, reload in any precision, evaluate, ask, generate, export."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,7 +89,11 @@ def test_a_base_in_8_bits_trains_and_reloads_in_8_and_32(family, make_base, data
     assert train(base, data, reader, "--quantization", "8bit") == 0
     assert json.loads((reader / "config.json").read_text())["quantization"] == "8bit"
     eight = answers(reader, "8bit")
-    assert torch.equal(answers(reader, "8bit"), eight) and not caplog.records
+    loading = LoadingOptions(quantization="8bit").loading_arguments()
+    untrained = load_language_model(base, **loading).eval()
+    ids = load_tokenizer(base)("who?", return_tensors="pt")["input_ids"]
+    assert not torch.allclose(untrained(input_ids=ids).logits, eight, atol=1e-3)
+    assert torch.equal(answers(reader, "8bit"), eight) and "trained on a base" not in caplog.text
     full = answers(reader)
     assert "trained on a base in 8bit, loaded over one in float32" in caplog.text
     assert not torch.equal(full, eight)
@@ -96,15 +101,12 @@ def test_a_base_in_8_bits_trains_and_reloads_in_8_and_32(family, make_base, data
 
     asked = ["--model", str(reader), "--question", "who?", "--output_dir", str(tmp_path / "lora")]
     assert main(["export", *asked, "--quantization", "8bit"]) == 0
-    vanilla = PeftModel.from_pretrained(
-        load_language_model(base, **LoadingOptions(quantization="8bit").loading_arguments()), tmp_path / "lora"
-    ).eval()
-    ids = AwakeningModel.from_pretrained(reader).tokenizer("who?", return_tensors="pt")["input_ids"]
+    vanilla = PeftModel.from_pretrained(load_language_model(base, **loading), tmp_path / "lora").eval()
     torch.testing.assert_close(vanilla(input_ids=ids).logits, eight, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
-def test_every_command_takes_a_base_in_few_bits(bits, make_base, data, tmp_path):
+def test_every_command_takes_a_base_in_few_bits(bits, make_base, data, tmp_path, capsys):
     base, few = make_base("llama"), ["--quantization", bits]
     records = str(data / "train.jsonl")
     teacher = ["--method", "lora", "--context", "passages", "--output_dir", tmp_path / "teacher"]
@@ -117,13 +119,31 @@ def test_every_command_takes_a_base_in_few_bits(bits, make_base, data, tmp_path)
     assert main(["train-generator", *files, *generator_options, *few]) == 0
     generating = ["--model_name_or_path", base, "--generator", str(tmp_path / "generator"), "--input", records]
     generating += ["--output", str(tmp_path / "out.jsonl"), "--context_max_length", "3"]
-    assert main(["generate", *generating, *few]) == 0
+    assert main(["generate", *generating, *few]) == 0 and "trained over" not in capsys.readouterr().err
+    assert main(["generate", *generating, "--overwrite", "true"]) == 0
+    assert f"trained over a base in {bits}, loaded over one in full precision" in capsys.readouterr().err
 
     measured = ["--model", str(tmp_path / "student"), "--model_name_or_path", base, "--input", records]
     measured += ["--max_samples", "4", "--answer_max_length", "3", "--output_dir", str(tmp_path / "results")]
     assert main(["evaluate", *measured, *few]) == 0
     assert main(["evaluate", *measured]) == 2
     assert main(["ask", "--model", str(tmp_path / "student"), "--question", "who?", *few]) == 0
+
+
+def test_the_paper_s_recipe_runs_over_any_base_and_draws_its_records(make_base, data, tmp_path):
+    recipe = Path(__file__).parents[2] / "configs" / "recipes" / "llama_paper.yaml"
+    small = ["--feature_dim", "4", "--num_train_epochs", "1", "--eval_steps", "1", "--use_cpu", "true", "--report_to"]
+    small += ["none", "--dev_file", str(data / "train.jsonl"), "--max_train_samples", "8", "--max_eval_samples", "5"]
+    files = ["--train_file", str(data / "train.jsonl"), "--output_dir", str(tmp_path / "reader")]
+    assert main(["train", "--config", str(recipe), "--model_name_or_path", make_base("qwen"), *files, *small]) == 0
+    config = json.loads((tmp_path / "reader" / "config.json").read_text())
+    adapter = json.loads((tmp_path / "reader" / "reader" / "adapter_config.json").read_text())
+    assert config["quantization"] == "8bit" and "eval_exact_match" in config["training_figures"]
+    assert (adapter["r"], adapter["lora_alpha"], adapter["hypernetwork"]) == (8, 16, "mlp")
+    assert len(adapter["target_modules"]) == 7
+    # Eight questions at one a pass and eight passes a step.
+    state = json.loads(next(tmp_path.glob("reader.checkpoints/*/trainer_state.json")).read_text())
+    assert state["global_step"] == 1
 
 
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])

@@ -18,6 +18,10 @@ CPU = {"ACCELERATE_USE_CPU": "true"}
 DEEPSPEED_CPU = {"DS_ACCELERATOR": "cpu", "ACCELERATE_TORCH_DEVICE": "cpu"}
 COMMANDS = Path(__file__).with_name("commands.py")
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
+needs_bitsandbytes = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
+)
+EIGHT_BITS = ["--quantization", "8bit", "--save_strategy", "no"]
 # The dashes keep torchrun from taking `--r` for the beginning of an option of its own.
 TWO = ["--nproc_per_node", "2", "--standalone", "-m", "--"]
 
@@ -112,10 +116,12 @@ def test_both_training_commands_with_weights_in_fsdp2_s_shards(
     commands = [
         on_two(reader_options, tmp_path / "reader", *options),
         on_two(generator_options, tmp_path / "generator", *options),
+        on_two(reader_options, tmp_path / "few_bits", "--quantization", "8bit", *options),
     ]
     config = ["--config_file", "configs/accelerate/fsdp2.yaml", "--main_process_port", "0"]
     printed = start("accelerate", "launch", *config, COMMANDS, json.dumps(commands))
     assert [printed.count(f"{name} gave 0") for name in ("train", "train-generator")] == [2, 2]
+    assert printed.count("FSDP and ZeRO-3 cannot shard such weights") == 2
     assert_same_reader(tmp_path / "reader", readers / "one")
     assert_same_adapter(tmp_path / "generator", generator)
 
@@ -136,14 +142,15 @@ def test_train_with_weights_in_shards_encodes_distils_and_saves_like_one_process
 
 
 @pytest.fixture(scope="module")
-def others(readers, files, generator_options, start, tmp_path_factory):
+def others(readers, files, reader_options, generator_options, start, tmp_path_factory):
     """Where the other commands wrote on two processes, and what they printed."""
     _, data = files
     folder = tmp_path_factory.mktemp("others")
     evaluate = ["evaluate", *evaluated(readers, data), "--output_dir", folder / "evaluated"]
     generator = on_two(generator_options, folder / "generator")
     written = [command for _, command in writing(files, folder, folder / "generator")]
-    commands = json.dumps([list(map(str, command)) for command in (evaluate, generator, *written)])
+    eight_bits = on_two(reader_options, tmp_path_factory.mktemp("eight_bits") / "two", *EIGHT_BITS)
+    commands = json.dumps([list(map(str, command)) for command in (evaluate, generator, *written, eight_bits)])
     return folder, start("torchrun", *TWO[:-2], COMMANDS, commands, **CPU)
 
 
@@ -155,6 +162,16 @@ def writing(files, folder, generator):
     generate = ["generate", *model[:2], "--generator", generator, "--input", data / "dev.jsonl", "--batch_size", 4]
     outputs = {"found.jsonl": retrieve, "short.jsonl.gz": compress, "written.jsonl": generate}
     return [(name, [*map(str, command), "--output", str(folder / name)]) for name, command in outputs.items()]
+
+
+@needs_bitsandbytes
+def test_train_over_a_base_in_8_bits(others, reader_options, tmp_path):
+    alone = [*reader_options, "--per_device_train_batch_size", "8", "--output_dir", tmp_path / "one", *EIGHT_BITS]
+    assert main(list(map(str, alone))) == 0
+    two = others[0].parent.glob("eight_bits*/two")
+    theirs = load_file(tmp_path / "one" / "reader" / "adapter_model.safetensors")
+    ours = load_file(next(two) / "reader" / "adapter_model.safetensors")
+    torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-3)
 
 
 def evaluated(readers, data):
