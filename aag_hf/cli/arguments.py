@@ -23,10 +23,10 @@ def parse_arguments(command: str, dataclass_types: Sequence[type], argv: Sequenc
         argv: The arguments after the command's name; ``None`` reads ``sys.argv``.
 
     Returns:
-        One instance a dataclass, in their order.
+        One instance per dataclass, in their order.
 
     Raises:
-        InputError: A flag or a recipe that no option answers to, or a value that its option does not take.
+        InputError: There is no such option or recipe, or an option does not take its value.
     """
     parser = OptionParser(
         dataclass_types, prog=f"aag {command}", description=f"{COMMANDS[command].capitalize()}.", allow_abbrev=False
@@ -60,7 +60,7 @@ def _refuse_unknown_flags(given: Sequence[str], parser: ArgumentParser, command:
 
 
 def _check_trackers(report_to: str | None) -> None:
-    """Refuse a tracker that is not installed now, and not when the model has been loaded."""
+    """Refuse a tracker that is not installed, before a model is loaded."""
     from transformers.integrations.integration_utils import (
         INTEGRATION_TO_CALLBACK,
         get_available_reporting_integrations,

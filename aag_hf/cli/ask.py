@@ -24,7 +24,8 @@ class AskOptions(LoadingOptions):
         default=None, metadata={"help": "A text, or a file of it, for a model whose adapter is made from documents."}
     )
     memory: str | None = field(
-        default=None, metadata={"help": "What `aag memorize` wrote, in place of document; of several texts the sum."}
+        default=None,
+        metadata={"help": "A file that `aag memorize` wrote, instead of document; several texts are summed."},
     )
 
     def __post_init__(self) -> None:
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("ask", (AskOptions,), argv)
     use_threads(options.threads)
-    # Before the model, which takes longer to load than a wrong file takes to see.
+    # Read first, since a model takes long to load and a wrong file is seen at once.
     memory = None if options.memory is None else DocumentMemory.from_pretrained(options.memory)
     document = None if options.document is None else text_of(options.document)
     model = AwakeningModel.from_pretrained(options.model, **options.loading_arguments()).to(device())

@@ -1,4 +1,4 @@
-"""Between a command and its user: whatever happens to a command ends in one line, never in a traceback."""
+"""The end of a command: every error becomes one line for the user, never a traceback."""
 
 import atexit
 import os
@@ -19,10 +19,10 @@ STOPPED = 130
 WRONG_INPUT = 2
 UNEXPECTED = 1
 LONGEST = 1500
-# What they need is less than a millisecond, on a busy machine once they are given a processor.
+# The threads need less than a millisecond, but on a busy machine they first wait for a processor.
 SECONDS_FOR_THREADS = 0.5
 
-# What torch says, as a RuntimeError, where memory, a disk or a damaged file is at fault.
+# Torch raises a RuntimeError with these words if memory, a disk or a damaged file is at fault.
 _OF_THE_MACHINE = re.compile(r"out of memory|not enough memory|can't allocate|inline_container|PytorchStream")
 
 
@@ -30,12 +30,12 @@ def run_command(command: str, run: Callable[[], object]) -> int:
     """Run a command; errors become one line on stderr, with the traceback before it if ``AAG_TRACEBACK=1``.
 
     Args:
-        command: Its name, which begins the line.
+        command: The command's name, with which the line begins.
         run: Does the work.
 
     Returns:
-        The exit status: 0; 2 for what the user can mend; 130 for Ctrl-C; 1 for training that diverged, and for what
-        this package did not expect.
+        The exit status: 0 for success, 2 for an error that the user can mend, 130 for Ctrl-C, and 1 for diverged
+        training or an error that this package did not expect.
     """
     _quieten_libraries()
     atexit.register(end_processes)
@@ -69,8 +69,8 @@ def run_command(command: str, run: Callable[[], object]) -> int:
 def end_processes() -> None:
     """Leave the group of processes that a launcher started, and let its threads come to rest.
 
-    A thread of Gloo's frees the tensors of the last exchange, for which it needs the interpreter. Where the interpreter
-    ends meanwhile, it aborts the process after all work is done. Torch itself still refers to the group, so that its
+    One of Gloo's threads frees the tensors of the last exchange, and needs the interpreter for it. If the interpreter
+    ends before that, the thread aborts the process after all work is done. Torch still refers to the group, so its
     destructor, which would wait for the thread, does not run.
     """
     distributed = sys.modules.get("torch.distributed")
@@ -80,7 +80,7 @@ def end_processes() -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, as one line that is not too long to read."""
+    """The message of an error, as one line that is not too long to read."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}."
     else:
@@ -91,12 +91,12 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def _no_interrupt_lost() -> Iterator[None]:
-    """Have Ctrl-C reach the command also where it falls into a destructor, in which Python drops every exception."""
+    """Let Ctrl-C reach the command even inside a destructor, where Python drops every exception."""
     before = sys.unraisablehook
 
     def hook(unraisable: "sys.UnraisableHookArgs") -> None:
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
-            # Once more, a little later: by then the destructor has returned.
+            # Send it again a little later, when the destructor has returned.
             Timer(0.05, os.kill, (os.getpid(), SIGINT)).start()
         else:
             before(unraisable)
@@ -122,20 +122,20 @@ def _say(command: str, message: str) -> None:
     from tqdm import tqdm
 
     with suppress(BrokenPipeError):
-        # On a line of its own, also where a progress bar stands.
+        # Written on a line of its own, even if there is a progress bar.
         tqdm.write(f"aag {command}: {message}", file=sys.stderr)
         sys.stderr.flush()
 
 
 def _quieten_libraries() -> None:
-    """Loading bars of every model and notices of libraries to each other drown what a command says itself."""
+    """Silence loading bars and notices of libraries, which would drown the output of the command."""
     from transformers.utils import logging
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    # It warns once a layer and pass that inputs are not float16 already.
+    # It warns, per layer and pass, that inputs are not in float16 yet.
     getLogger("bitsandbytes").setLevel(ERROR)
     logging.disable_progress_bar()
     for stream in (sys.stdout, sys.stderr):
-        # A file's name may hold bytes that are no text.
+        # The name of a file may hold bytes that are not text.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

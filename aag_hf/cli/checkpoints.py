@@ -1,4 +1,4 @@
-"""Checkpoints that a stopped training goes on from: whole ones of the same run."""
+"""Checkpoints from which a stopped training continues: complete ones of the same run."""
 
 import json
 import shutil
@@ -19,11 +19,11 @@ from aag_hf.manifest import MANIFEST, Manifest
 
 
 class WholeRun(TrainerCallback, ExportableState):
-    """Makes loss and seconds of a resumed run those of the whole run, and writes down what the checkpoints come from.
+    """Gives a resumed run the loss and seconds of the whole run, and records what its checkpoints were made from.
 
     Args:
-        trainer: Its Trainer, which forgets its losses when it is resumed.
-        made_by: What makes the run's output.
+        trainer: The run's Trainer, which forgets its losses when it resumes.
+        made_by: The manifest of the run.
     """
 
     def __init__(self, trainer: Seq2SeqTrainer, made_by: Manifest):
@@ -34,11 +34,11 @@ class WholeRun(TrainerCallback, ExportableState):
 
     @property
     def seconds(self) -> float:
-        """How long it has been trained, pauses left out."""
+        """The seconds of training so far, without pauses."""
         return self._seconds_before + (0.0 if self._begun is None else time.monotonic() - self._begun)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, beside its weights."""
+        """What a checkpoint keeps beside its weights."""
         if self._begun is None:
             return {}
         losses = {
@@ -49,7 +49,7 @@ class WholeRun(TrainerCallback, ExportableState):
         return {"seconds": self.seconds, **losses}
 
     def on_train_begin(self, args: Seq2SeqTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        """Go on where the checkpoint's run was."""
+        """Continue where the checkpoint's run was."""
         self._begun = time.monotonic()
         kept = state.stateful_callbacks.get(type(self).__name__)
         if kept:
@@ -60,23 +60,23 @@ class WholeRun(TrainerCallback, ExportableState):
             self.trainer._initial_global_step = 0
 
     def on_step_end(self, args: Seq2SeqTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        """Before the first checkpoint, and not before a step has worked: then there is something to resume."""
+        """Write the manifest once a step has worked, before the first checkpoint."""
         record = Path(args.output_dir) / MANIFEST
         if args.should_save and args.save_strategy != SaveStrategy.NO and not record.is_file():
             self.made_by.write(record)
 
 
 def last_whole_checkpoint(arguments: Seq2SeqTrainingArguments) -> Path | None:
-    """The checkpoint to go on from, if there is one."""
+    """The checkpoint to continue from, if there is one."""
     whole = [path for path in _checkpoints(arguments) if _is_whole(path, arguments.world_size)]
     return max(whole, key=_step, default=None)
 
 
 def remove_incomplete(arguments: Seq2SeqTrainingArguments, made_by: Manifest) -> None:
-    """Remove, and name, the checkpoints that a run was writing or removing when it was killed.
+    """Remove and name the checkpoints that a killed run was writing or removing.
 
     Raises:
-        InputError: The whole ones were made from something else.
+        InputError: The complete checkpoints were made from something else.
     """
     folder = Path(arguments.output_dir)
     record = folder / MANIFEST
@@ -95,13 +95,13 @@ def remove_incomplete(arguments: Seq2SeqTrainingArguments, made_by: Manifest) ->
             print(f"{path}: is not whole, since a run was killed at it: removed.", file=sys.stderr)
             shutil.rmtree(path)
     if arguments.save_total_limit and not arguments.load_best_model_at_end:
-        # A run that was killed at its last saving takes no further step, at which the Trainer would remove them.
+        # The Trainer removes them at a later step, but a run that was killed at its last save takes none.
         for path in sorted(_checkpoints(arguments), key=_step)[: -arguments.save_total_limit]:
             shutil.rmtree(path)
 
 
 def remove_unused(arguments: Seq2SeqTrainingArguments) -> None:
-    """Remove the folder of a run that saved no checkpoint: nothing is to be resumed."""
+    """Remove the folder of a run that saved no checkpoint, since nothing can be resumed."""
     folder = Path(arguments.output_dir)
     if folder.is_dir() and all(path.name == MANIFEST for path in folder.iterdir()):
         shutil.rmtree(folder)
@@ -117,9 +117,9 @@ def _step(checkpoint: Path) -> int:
 
 
 def _is_whole(checkpoint: Path, processes: int) -> bool:
-    """The Trainer writes its state last; other processes write the state of their random numbers when they get there.
+    """The Trainer writes its state last. Other processes write their random state in their own time.
 
-    Without an optimizer's state a checkpoint can be loaded, and not gone on from.
+    A checkpoint without the optimizer's state can be loaded, but training cannot continue from it.
     """
     try:
         step = json.loads((checkpoint / "trainer_state.json").read_bytes())["global_step"]

@@ -1,4 +1,4 @@
-"""``aag compare``: whether one reader is better than another, question by question."""
+"""``aag compare``: compares two readers question by question."""
 
 import sys
 from collections.abc import Sequence
@@ -24,12 +24,10 @@ class CompareOptions:
 
     results: list[str] = field(
         default_factory=list,
-        metadata={
-            "help": "Two outputs of `aag evaluate`, folders or predictions.jsonl; also without this flag, first."
-        },
+        metadata={"help": "Two outputs of `aag evaluate`, as folders or predictions.jsonl; the flag may be left out."},
     )
     rows: list[str] = field(
-        default_factory=list, metadata={"help": "The name of a row in each; needed where an output has several."}
+        default_factory=list, metadata={"help": "The name of a row of each output; needed if an output has several."}
     )
 
 

@@ -29,14 +29,15 @@ class CompressOptions:
         default="embedded", metadata={"help": "Causal language model that judges the passages; embedded: SmolLM2-135M."}
     )
     split: str | None = field(default=None, metadata={"help": "Which split of the input."})
-    target_tokens: int = field(default=64, metadata={"help": "Length aimed at, in tokens of the model."})
+    target_tokens: int = field(default=64, metadata={"help": "How long a context should be, in tokens of the model."})
     token_level: bool = field(
-        default=False, metadata={"help": "Also drop tokens inside passages: for large models; small ones lose answers."}
+        default=False,
+        metadata={"help": "Also drop tokens inside passages. This is for large models; small ones lose answers."},
     )
     sentences: bool = field(default=False, metadata={"help": "Keep single sentences instead of whole passages."})
     dtype: str = field(default="bfloat16", metadata={"help": "The model's dtype: float32, bfloat16 or float16."})
     threads: int | None = field(default=None, metadata={"help": "CPU threads; all cores if left out."})
-    batch_size: int = field(default=64, metadata={"help": "Questions between two savings of what is done."})
+    batch_size: int = field(default=64, metadata={"help": "Save the finished part after this many questions."})
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
@@ -58,10 +59,10 @@ def compress(
     Several processes share the records.
 
     Returns:
-        The output, and what `compression_report` says, on the first process.
+        The output and, on the first process, the figures of `compression_report`.
 
     Raises:
-        InputError: An input or option cannot be used, or `output` was made with others.
+        InputError: An input or option cannot be used, or `output` was made with other ones.
     """
     if dtype not in _DTYPES:
         raise InputError(f"dtype is {dtype!r}: expected one of {', '.join(_DTYPES)}.")

@@ -1,4 +1,4 @@
-"""``aag convert-fid``: turns one of FiD's original checkpoints into an ordinary model directory, once."""
+"""``aag convert-fid``: turns one of FiD's original checkpoints into an ordinary model directory."""
 
 import sys
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ class ConvertFidOptions:
     """Options of ``aag convert-fid``."""
 
     source: str = field(metadata={"help": "Directory with config.json and pytorch_model.bin or model.safetensors."})
-    output_dir: str = field(metadata={"help": "Directory to make; must not exist."})
+    output_dir: str = field(metadata={"help": "Directory to write; it must not exist."})
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -24,11 +24,11 @@ class DataOptions:
 
     source: str = field(metadata={"help": "countries, a file, a folder, or the id of a data set on the Hub."})
     output: str = field(
-        metadata={"help": "Folder for the splits of countries; else the file to write (.jsonl or .jsonl.gz)."}
+        metadata={"help": "The file to write (.jsonl or .jsonl.gz); for countries, the folder of the splits."}
     )
     split: str | None = field(default=None, metadata={"help": "Which split of a folder or a data set on the Hub."})
-    seed: int = field(default=29, metadata={"help": "Decides the splits and the wordings of countries."})
-    skip_bad: int = field(default=0, metadata={"help": "How many rows that cannot be used may be left out."})
+    seed: int = field(default=29, metadata={"help": "Seed of the splits and wordings of countries."})
+    skip_bad: int = field(default=0, metadata={"help": "How many bad rows may be left out; one more is an error."})
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
@@ -44,17 +44,18 @@ def write_data(
 
     Args:
         source: ``"countries"``, or what `read_records` reads.
-        output: For countries a folder, which gets a file for each split and ``documents.jsonl``; else one file.
-        split: Which split of the source; not for countries, which are written whole.
-        seed: Of the countries.
+        output: The file to write. For countries it is a folder, which gets a file per split and ``documents.jsonl``.
+        split: Which split of the source to write. Of countries, all are written.
+        seed: Seed of the splits and wordings of countries.
         skip_bad: How many rows that break the contract may be left out.
-        overwrite: Write again what was written from something else.
+        overwrite: Replace an output that was made from something else.
 
     Returns:
-        How many rows each written file has, by path.
+        The number of rows of each written file, by path.
 
     Raises:
-        InputError: The source cannot be read, the output cannot bear that name, or was made from something else.
+        InputError: The source cannot be read, the output's name has a wrong ending, or the output was made from
+            something else.
     """
     if source != "countries":
         settings = ({"split": split} if split else {}) | ({"skip_bad": skip_bad} if skip_bad else {})
@@ -73,7 +74,7 @@ def write_data(
 def _write_once(
     path: Path, rows: Iterable[dict[str, Any]], made_by: Manifest, settings: dict[str, Any], overwrite: bool
 ) -> int:
-    """Write `rows` unless they are there; says how many there are. Each is in memory alone."""
+    """Write `rows` unless they are there, one at a time, and return their number."""
     with claimed(path, made_by, overwrite) as finished:
         contents = Contents(row for _, row in read_rows(path)) if finished else Contents(rows)
         if finished:

@@ -33,15 +33,17 @@ PREDICTIONS = "predictions.jsonl"
 class EvaluateOptions(BaseOptions):
     """Options of ``aag evaluate``."""
 
-    model: list[str] = field(default_factory=list, metadata={"help": "Saved models; each is a row of the table."})
+    model: list[str] = field(default_factory=list, metadata={"help": "Saved models; each gives a row of the table."})
     input: list[str] = field(
         default_factory=list,
-        metadata={"help": "Records to answer: FILE, or NAME=FILE; of several, every reader answers each."},
+        metadata={"help": "Records to answer: FILE, or NAME=FILE. Every reader answers each file."},
     )
     max_samples: int | None = field(
-        default=None, metadata={"help": "Only so many records of each input, drawn with `seed`."}
+        default=None, metadata={"help": "Answer at most this many records per input, drawn with `seed`."}
     )
-    output_dir: str = field(default="", metadata={"help": "Where results.json, results.png and predictions.jsonl go."})
+    output_dir: str = field(
+        default="", metadata={"help": "Folder for results.json, results.png and predictions.jsonl."}
+    )
     controls: list[str] = field(
         default_factory=list,
         metadata={
@@ -49,22 +51,22 @@ class EvaluateOptions(BaseOptions):
             f"them: some of {', '.join(get_args(Control)[1:])}."
         },
     )
-    batch_size: int = field(default=32, metadata={"help": "Questions a forward pass."})
-    seed: int = field(default=29, metadata={"help": "Of the controls' shuffles, and of what is drawn."})
+    batch_size: int = field(default=32, metadata={"help": "Questions per forward pass."})
+    seed: int = field(default=29, metadata={"help": "Seed of the controls' shuffles and of all that is drawn."})
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
 def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     """Measure every reader and its controls.
 
-    Writes results.json and results.png, and the predictions to predictions.jsonl. Each row is kept as soon as it is
-    there: a stopped run continues. Several processes share the questions; the first one writes.
+    Writes results.json, results.png and predictions.jsonl. Each row is saved once it is measured, so a stopped run
+    continues. Several processes share the questions, and the first one writes.
 
     Returns:
         The rows of results.json, without their predictions.
 
     Raises:
-        InputError: An option is missing or unknown, a file or model cannot be used, or the results there are of another
+        InputError: An option is missing or unknown, a file or model cannot be used, or the output is that of another
             run.
     """
     for name in ("input", "output_dir"):
@@ -104,7 +106,7 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
 
 
 def _check(readers: Sequence[Reader], inputs: dict[str, Records], controls: Sequence[str]) -> None:
-    """Refuse, before any model is loaded, what would stop a run in its middle."""
+    """Before any model is loaded, refuse what would stop a run halfway."""
     for records in inputs.values():
         check_groups(records)
         for reader in readers:
@@ -135,7 +137,7 @@ def _made_by(options: EvaluateOptions, saved: Sequence[Reader], paths: dict[str,
 def _missing_rows(
     options: EvaluateOptions, readers: Sequence[Reader], inputs: dict[str, Records], done: int
 ) -> Iterator[dict[str, Any]]:
-    """The rows of all readers, inputs and controls after the first `done`; without rows to come none is loaded."""
+    """The rows of all readers, inputs and controls after the first `done`. Only models of missing rows are loaded."""
     for reader in readers:
         controls = ["none", *(control for control in options.controls if control in reader.controls)]
         planned = list(product(inputs.items(), controls))

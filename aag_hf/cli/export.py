@@ -23,7 +23,7 @@ from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
 from aag_hf.locks import locked, remove_leftovers
 
-# File systems take 255 bytes, of which a folder that is not finished needs some for itself.
+# File systems take 255 bytes, and an unfinished folder's name adds some.
 LONGEST_NAME = 180
 
 
@@ -33,18 +33,20 @@ class ExportOptions(LoadingOptions):
 
     model: str = field(metadata={"help": "A saved model whose reader has a hypernetwork."})
     output_dir: str = field(
-        metadata={"help": "Where the LoRA goes; with input, one folder a question, named by its id."}
+        metadata={"help": "Folder of the LoRA; with input, it gets one folder per question, named by its id."}
     )
     question: str | None = field(default=None, metadata={"help": "The question whose adapter is exported."})
     input: str | None = field(default=None, metadata={"help": "Records whose questions' adapters are exported."})
     document: str | None = field(
-        default=None, metadata={"help": "A text, or a file of it, whose adapter is exported; for a model of documents."}
+        default=None,
+        metadata={"help": "A text or the path of a text file; its adapter is exported, if the model reads documents."},
     )
     rank: int | None = field(
         default=None, metadata={"help": "Cut the adapter to this rank, by its largest singular values."}
     )
     mean: bool = field(
-        default=False, metadata={"help": "With input: one adapter only, made from the mean of the questions' features."}
+        default=False,
+        metadata={"help": "With input: export one adapter, made from the mean of the questions' features."},
     )
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
@@ -103,10 +105,10 @@ def export(options: ExportOptions) -> list[Path]:
 
 
 def folder_name(identifier: str) -> str:
-    """A record's id as the name of a folder: no other id has it, and it leads nowhere else."""
+    """A folder's name for a record's id: unique, and never a path to another place."""
     name = quote(identifier, safe="")
     if not name.strip("."):
-        # One dot is the folder itself, and two are the one above it.
+        # One dot names the folder itself, and two dots the one above it.
         return name.replace(".", "%2E")
     if len(name) <= LONGEST_NAME:
         return name
@@ -116,7 +118,7 @@ def folder_name(identifier: str) -> str:
 def _adapter_inputs(
     model: AwakeningModel, asked: dict[Path, Any], waiting: list[Path], options: ExportOptions
 ) -> dict[Path, dict[str, Any]]:
-    """What the adapter of each folder is made from, by the name that `to_lora` gives it."""
+    """The input of each folder's adapter, by its name in `to_lora`."""
     if options.document is not None:
         return {folder: {"memory": model.memorize([asked[folder]])} for folder in waiting}
     if model.document_encoder is not None:

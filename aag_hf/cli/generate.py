@@ -35,13 +35,13 @@ class GenerateOptions(ModelOptions):
 
     generator: list[str] = field(
         default_factory=list,
-        metadata={"help": "Generator trained before; several for cross-fitting: the n-th has not seen fold n."},
+        metadata={"help": "A trained generator. For cross-fitting several; the n-th has not seen fold n."},
     )
     input: str = field(default="", metadata={"help": "Records to write contexts for."})
     output: str = field(default="", metadata={"help": "File to write (.jsonl or .jsonl.gz); a stopped run continues."})
-    prompt: str = field(default=GENERATOR_PROMPT, metadata={"help": "The prompt the generator was trained with."})
-    context_max_length: int = field(default=128, metadata={"help": "Most tokens of a context."})
-    batch_size: int = field(default=64, metadata={"help": "Questions a forward pass."})
+    prompt: str = field(default=GENERATOR_PROMPT, metadata={"help": "The prompt that the generator was trained with."})
+    context_max_length: int = field(default=128, metadata={"help": "The most tokens of a context."})
+    batch_size: int = field(default=64, metadata={"help": "Questions per forward pass."})
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
@@ -51,7 +51,7 @@ def generate(options: GenerateOptions) -> Records:
     Several processes share the records.
 
     Raises:
-        InputError: An option is missing or cannot be used, or `output` was made with others.
+        InputError: An option is missing or cannot be used, or `output` was made with other options.
     """
     for name in ("generator", "input", "output"):
         if not getattr(options, name):
@@ -111,13 +111,13 @@ def _write_contexts(options: GenerateOptions, records: Records, made_by: Manifes
 
 
 def check_folds(generators: Sequence[str]) -> None:
-    """Refuse generators that have seen the records they are to write contexts for, as far as their manifests tell.
+    """Refuse generators that were trained on the records to write for, as far as their manifests tell.
 
     Args:
-        generators: Their folders; of several, the n-th writes for fold n.
+        generators: Their folders. If there are several, the n-th writes for fold n.
 
     Raises:
-        InputError: One was trained without another fold, or among another number of folds.
+        InputError: A generator was trained without another fold, or with another number of folds.
     """
     for number, path in enumerate(generators):
         made_by = Path(path) / MANIFEST
@@ -140,7 +140,7 @@ def check_folds(generators: Sequence[str]) -> None:
 
 
 def tell_precision(options: GenerateOptions) -> None:
-    """Say so where a generator was trained over a base in other bits than it is loaded over."""
+    """Say so if a generator was trained over a base of another precision than it is loaded over."""
     for path in options.generator:
         made_by = Path(path) / MANIFEST
         trained = Manifest.read(made_by).settings.get("quantization") if made_by.is_file() else options.quantization

@@ -15,7 +15,7 @@ from aag_hf.data.pool import Passage, read_pool
 from aag_hf.data.reporting import Reporting
 from aag_hf.data.retrieval import PassageIndex
 
-POOL = "What to search: files, folders or data sets of the Hub, with rows of title and text, or records with ctxs."
+POOL = "Passages: files, folders or data sets of the Hub that hold rows with title and text, or records with ctxs."
 
 
 @dataclass
@@ -23,8 +23,8 @@ class IndexOptions:
     """Options of ``aag index``."""
 
     pool: list[str] = field(metadata={"help": POOL})
-    output: str = field(metadata={"help": "Folder to make, for `aag retrieve --index`."})
-    skip_bad: int = field(default=0, metadata={"help": "How many rows that cannot be used may be left out."})
+    output: str = field(metadata={"help": "Folder to write, for `aag retrieve --index`."})
+    skip_bad: int = field(default=0, metadata={"help": "How many bad rows may be left out; one more is an error."})
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
@@ -32,7 +32,7 @@ def index(pool: Sequence[str | Path], output: str | Path, skip_bad: int = 0, ove
     """Index the passages of `pool` in the folder `output`, which appears when it is complete.
 
     Raises:
-        InputError: A source cannot be read, the pool is empty, or `output` was made from others.
+        InputError: A source cannot be read, the pool is empty, or `output` was made from other sources.
     """
     refuse_processes("index")
     made_by = manifest(INDEX, {"skip_bad": skip_bad}, pool=pool)

@@ -24,24 +24,31 @@ Records = Sequence[dict[str, Any]]
 
 @dataclass
 class BaseOptions(PromptOptions, LoadingOptions):
-    """A base model to measure as it is, and what it reads."""
+    """A base model to measure without training, and what it reads."""
 
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "A base model to measure as it is: a directory, a Hub id, or 'embedded'."}
+        default=None,
+        metadata={"help": "A base model to measure without training: a directory, a Hub id, or 'embedded'."},
     )
     context: list[str] = field(
         default_factory=lambda: ["none"],
-        metadata={"help": f"What it reads, a row each: some of {', '.join(get_args(ContextSource))}."},
+        metadata={
+            "help": f"What the base model reads, one row per choice: some of {', '.join(get_args(ContextSource))}."
+        },
     )
-    passages: int = field(default=1, metadata={"help": "How many passages its context 'passages' has."})
+    passages: int = field(default=1, metadata={"help": "How many passages the context 'passages' has."})
     shots: list[int] = field(
-        default_factory=lambda: [0], metadata={"help": "How many answered questions it reads first, a row each."}
+        default_factory=lambda: [0],
+        metadata={"help": "How many answered questions it reads first, one row per number."},
     )
     shots_file: str | None = field(
-        default=None, metadata={"help": "Records to draw these from, with `seed`; none is drawn that is also asked."}
+        default=None,
+        metadata={"help": "Records to draw answered questions from, with `seed`; none of them is also asked."},
     )
-    prompt_max_length: int = field(default=1024, metadata={"help": "Most tokens of its prompt, examples included."})
-    answer_max_length: int = field(default=32, metadata={"help": "Most tokens of its answer, cut at the first line."})
+    prompt_max_length: int = field(default=1024, metadata={"help": "The most tokens of its prompt, examples included."})
+    answer_max_length: int = field(
+        default=32, metadata={"help": "The most tokens of its answer, which ends at the first line."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,10 +64,10 @@ class Reader:
     """A reader to measure.
 
     Args:
-        name: Begins its rows' names.
+        name: The names of its rows begin with this.
         config: What it reads.
         load: Loads it.
-        controls: Those that say something of it.
+        controls: The controls that concern this reader.
         writes_contexts: Whether it has a generator.
     """
 
@@ -71,10 +78,10 @@ class Reader:
     writes_contexts: bool = False
 
     def check(self, records: Records) -> None:
-        """Refuse records without what it is to read.
+        """Refuse records that lack what the reader reads.
 
         Raises:
-            InputError: Names the record.
+            InputError: A record lacks it; the message names the record.
         """
         if self.config.context == "generated" and not self.writes_contexts:
             for record in records:
@@ -88,7 +95,7 @@ class Reader:
 
 
 def named_inputs(inputs: Sequence[str]) -> dict[str, str]:
-    """Paths by name: the one before ``=``, or as much of the path as tells them apart.
+    """Paths by name. The name stands before ``=``, or it is the shortest end of the path that is unique.
 
     Args:
         inputs: ``FILE`` or ``NAME=FILE``.
@@ -133,12 +140,12 @@ def _controls_of(directory: Path) -> tuple[Control, ...]:
 
 
 def base_readers(options: BaseOptions, asked: Records, seed: int) -> list[Reader]:
-    """The base model of `options`, once for each of its contexts and numbers of shots; its weights are loaded once.
+    """One reader of the base model per context and number of shots; the weights are loaded once.
 
     Args:
-        options: Without a base model there are none.
+        options: If they name no base model, there are no readers.
         asked: All records that will be asked.
-        seed: Of the examples that are drawn.
+        seed: Seed of the draw of examples.
 
     Raises:
         InputError: There are not enough examples, or one lacks the context.
@@ -184,7 +191,7 @@ def _base_config(
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """The paths' last parts, as many as it takes to tell them apart.
+    """The shortest ends of the paths that tell them apart.
 
     Raises:
         InputError: One is named twice.

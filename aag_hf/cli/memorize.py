@@ -24,8 +24,10 @@ class MemorizeOptions(LoadingOptions):
     """Options of ``aag memorize``."""
 
     model: str = field(metadata={"help": "A saved model whose adapter is made from documents: directory or Hub id."})
-    input: str = field(metadata={"help": "A text file, which is one document, or rows with text, and id or title."})
-    output: str = field(metadata={"help": "Where the memories go: a file whose name ends in .safetensors."})
+    input: str = field(
+        metadata={"help": "A text file, which is one document, or a file of rows with text and id or title."}
+    )
+    output: str = field(metadata={"help": "File to write; its name ends in .safetensors."})
     batch_size: int = field(default=32, metadata={"help": "Documents per forward pass."})
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
@@ -39,7 +41,7 @@ def memorize(options: MemorizeOptions) -> DocumentMemory:
     """Read the documents and write their memories.
 
     Returns:
-        The memories, a row for each document.
+        The memories, one row per document.
 
     Raises:
         InputError: A file cannot be used, a document cannot be read, or the model reads no documents.
@@ -62,7 +64,7 @@ def memorize(options: MemorizeOptions) -> DocumentMemory:
 
 
 def read_documents(path: Path) -> dict[str, str]:
-    """The documents of a file by their names: rows where it is a file of rows, else its whole text.
+    """The documents of a file by name. A file of rows gives one document per row, any other file one document.
 
     Raises:
         InputError: The file or a row cannot be used, or two rows have one name.

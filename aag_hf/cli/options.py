@@ -15,7 +15,7 @@ from aag_hf.collators.prompts import check_prompt
 from aag_hf.data.contexts import CHAT_CONTEXT_PROMPT, CHAT_PROMPT, READER_CONTEXT_PROMPT, READER_PROMPT
 from aag_hf.errors import InputError
 
-OVERWRITE = "Start anew where there is an output, or a stopped run's rest of one."
+OVERWRITE = "Replace an output, or the remains of a stopped run."
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -27,7 +27,9 @@ class LoadingOptions(QuantizationOptions):
     attn_implementation: str | None = field(
         default=None, metadata={"help": "As in transformers; on CPUs without AMX 'eager' is the fastest in bfloat16."}
     )
-    threads: int | None = field(default=None, metadata={"help": "CPU threads; under load 1 can beat 2."})
+    threads: int | None = field(
+        default=None, metadata={"help": "CPU threads; on a busy machine 1 can be faster than 2."}
+    )
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -43,7 +45,7 @@ class LoadingOptions(QuantizationOptions):
         return arguments
 
     def loading_settings(self) -> dict[str, Any]:
-        """The fields that decide about what a model says, as plain values."""
+        """The fields that change what a model says, as plain values."""
         settings = {"dtype": self.dtype, "attn_implementation": self.attn_implementation}
         if self.quantization is not None:
             settings |= {option.name: getattr(self, option.name) for option in fields(QuantizationOptions)}
@@ -65,14 +67,15 @@ class PromptOptions:
 
     chat: bool | None = field(
         default=None,
-        metadata={
-            "help": "Ask in turns of a chat, by the tokenizer's template; by default where it is a chat model's."
-        },
+        metadata={"help": "Ask in turns of a chat, by the tokenizer's template. By default, chat models are asked so."},
     )
     prompt: str | None = field(
-        default=None, metadata={"help": "Text with {question}; by default one for a chat or one for plain text."}
+        default=None, metadata={"help": "Text with {question}. The default depends on whether it is a chat."}
     )
-    context_prompt: str | None = field(default=None, metadata={"help": "Text with {context} and {question}; likewise."})
+    context_prompt: str | None = field(
+        default=None,
+        metadata={"help": "Text with {context} and {question}. The default depends on whether it is a chat."},
+    )
 
     def is_chat(self, tokenizer: PreTrainedTokenizerBase, name_or_path: str) -> bool:
         """Whether to ask in turns of a chat.
@@ -94,7 +97,8 @@ class PromptOptions:
         Args:
             tokenizer: The base model's.
             chat: Whether in turns of a chat.
-            shots: Answered questions to read first. Without a context they are for `prompt`, else for `context_prompt`.
+            shots: Answered questions to read first. They go into `context_prompt` if the reader has a context, else
+                into `prompt`.
         """
         reads = bool(shots) and shots[0][1] is not None
         usual = (CHAT_PROMPT, CHAT_CONTEXT_PROMPT) if chat else (READER_PROMPT, READER_CONTEXT_PROMPT)
@@ -112,13 +116,13 @@ class PromptOptions:
 
 @dataclass
 class SampleOptions:
-    """How many records a run takes."""
+    """How many records a run uses."""
 
     max_train_samples: int | None = field(
-        default=None, metadata={"help": "Train on only so many records, drawn with `seed`."}
+        default=None, metadata={"help": "Train on at most this many records, drawn with `seed`."}
     )
     max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Evaluate on only so many development records, drawn with `seed`."}
+        default=None, metadata={"help": "Evaluate on at most this many development records, drawn with `seed`."}
     )
 
 
@@ -126,16 +130,20 @@ class SampleOptions:
 class AdapterOptions:
     """A LoRA or HyperLoRA adapter."""
 
-    r: int | None = field(default=None, metadata={"help": "Rank; by default 8, of an adapter from documents 64."})
+    r: int | None = field(
+        default=None, metadata={"help": "Rank. The default is 8, and 64 for adapters made from documents."}
+    )
     lora_alpha: float = field(default=16.0, metadata={"help": "The update is scaled by lora_alpha / r."})
-    use_rslora: bool = field(default=False, metadata={"help": "Scale by lora_alpha / sqrt(r) instead, as the paper."})
+    use_rslora: bool = field(
+        default=False, metadata={"help": "Scale by lora_alpha / sqrt(r) instead, as the paper does."}
+    )
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the adapter's path."})
     target_modules: list[str] = field(
         default_factory=lambda: ["all-linear"],
         metadata={"help": "Layers to adapt: names, one regular expression for whole paths, or all-linear."},
     )
     modules_to_save: list[str] = field(
-        default_factory=list, metadata={"help": "Modules, by name, that are trained whole beside the adapter."}
+        default_factory=list, metadata={"help": "Names of modules that are trained whole, beside the adapter."}
     )
 
     def lora_arguments(self) -> dict[str, Any]:
@@ -159,7 +167,7 @@ def device() -> torch.device:
 
 
 def processes() -> PartialState:
-    """The processes that a launcher started; without an accelerator they meet on the CPU."""
+    """The processes that a launcher started. Without an accelerator they communicate on the CPU."""
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
 
 

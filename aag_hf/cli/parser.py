@@ -1,4 +1,4 @@
-"""The parser of a command's options, and what all options are checked for."""
+"""The parser of a command's options, and the checks that all options share."""
 
 from argparse import ArgumentParser
 from collections.abc import Iterable
@@ -44,7 +44,7 @@ class OptionParser(_RaisesErrors, TrlParser):
 
 
 def check_value(name: str, value: Any) -> None:
-    """Refuse what no option can mean: numbers out of range, and characters that no path or text has.
+    """Refuse numbers out of range, and characters that no path or text has.
 
     Raises:
         InputError: Names the option.
@@ -57,6 +57,6 @@ def check_value(name: str, value: Any) -> None:
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """Which known name was perhaps meant, to follow an unknown one in a message; empty if none is alike."""
+    """The known name that is closest to an unknown one, worded for a message; empty if none is close."""
     alike = get_close_matches(name, list(known), n=1)
     return f" (did you mean {alike[0]}?)" if alike else ""

@@ -1,4 +1,4 @@
-"""``aag publish``: writes the card of a saved model or of data and, if asked, uploads it."""
+"""``aag publish``: writes the card of a saved model or of data. With ``--push true`` it uploads the folder."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ from aag_hf.hub import model_card, push_folder
 from aag_hf.hub.artefacts import describer_of
 from aag_hf.hub.cards import check_repository, read_json, write_card
 
-# Where a saved model, adapter or question encoder names the model that is loaded under it.
+# The fields in which a saved model, adapter or question encoder names its base model.
 BASES = (
     ("config.json", "base_model_name_or_path"),
     ("config.json", "backbone_name_or_path"),
@@ -42,15 +42,16 @@ class PublishOptions:
         metadata={"help": "Folder of a saved model, adapter or question encoder; its README.md is written."},
     )
     data: str | None = field(
-        default=None, metadata={"help": "Folder of records instead; the commands that wrote them left the README.md."}
+        default=None,
+        metadata={"help": "Folder of records instead; the commands that wrote them also wrote its README.md."},
     )
-    repo_id: str = field(metadata={"help": "Its name on the Hub, owner/name."})
+    repo_id: str = field(metadata={"help": "The name on the Hub, owner/name."})
     results: str | None = field(
         default=None, metadata={"help": "results.json of `aag evaluate`; its first row is the model's."}
     )
     dataset: str = field(default="", metadata={"help": "Name of the data set the results were measured on."})
-    push: bool = field(default=False, metadata={"help": "Upload. Without it nothing leaves this machine."})
-    private: bool = field(default=False, metadata={"help": "With push: a private repository."})
+    push: bool = field(default=False, metadata={"help": "Upload the folder. Without this nothing leaves the machine."})
+    private: bool = field(default=False, metadata={"help": "With push: make the repository private."})
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.data is None):
@@ -108,7 +109,7 @@ def _write_model_card(folder: Path, options: PublishOptions) -> None:
 
 
 def _refer_to_base(folder: Path) -> None:
-    """Have the parts of a composed model name its base as it does, and not by a folder of this machine.
+    """Let the parts of a composed model name its base by the model's own name for it, not by a folder of this machine.
 
     Raises:
         InputError: The base itself is such a folder.

@@ -12,7 +12,7 @@ from aag_hf.errors import InputError
 
 @dataclass
 class QuantizationOptions:
-    """In how many bits a base model is loaded; the names of the rest are those of `BitsAndBytesConfig`."""
+    """In how many bits a base model is loaded. The other fields have the names of `BitsAndBytesConfig`."""
 
     quantization: Literal["8bit", "4bit"] | None = field(
         default=None, metadata={"help": "Load the base weights in 8 or 4 bits, with bitsandbytes."}
@@ -22,14 +22,14 @@ class QuantizationOptions:
         default=True, metadata={"help": "Also quantise the scales of 4-bit numbers."}
     )
     bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"] | None = field(
-        default=None, metadata={"help": "What 4-bit layers compute in; by default as `dtype`."}
+        default=None, metadata={"help": "The dtype in which 4-bit layers compute; by default `dtype`."}
     )
 
     def quantization_config(self, dtype: torch.dtype, device: torch.device) -> BitsAndBytesConfig:
-        """What `from_pretrained` takes.
+        """The configuration that `from_pretrained` takes.
 
         Args:
-            dtype: Of all that is not quantised.
+            dtype: The dtype of all that is not quantised.
             device: Where the model will run.
 
         Raises:
@@ -51,7 +51,7 @@ class QuantizationOptions:
         )
 
     def _try_kernels(self, compute: torch.dtype, device: torch.device) -> None:
-        """Run a small layer: which kernels there are depends on the device, its drivers and the library's build."""
+        """Run a small layer, since the kernels depend on the device, its drivers and the library's build."""
         try:
             from bitsandbytes.nn import Linear4bit, Linear8bitLt
 

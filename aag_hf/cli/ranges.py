@@ -1,4 +1,4 @@
-"""What numbers each option takes, by its name; the Trainer's own options among them."""
+"""The range of each option that is a number, by name, including the Trainer's options."""
 
 import math
 import reprlib
@@ -13,7 +13,7 @@ _ABOVE_ZERO = (math.ulp(0.0), _MOST, f"more than 0, at most {_MOST}")
 _SHARE = (0, 1, "0 to 1")
 _SHARE_BELOW_ONE = (0, math.nextafter(1, 0), "0 or more and less than 1")
 _SEED = (0, 2**32 - 1, f"0 to {2**32 - 1}")
-# The least, the most, and both in words.
+# The least and the most, and the range in words.
 RANGES: dict[str, tuple[float, float, str]] = {
     "batch_size": _COUNT,
     "context_max_length": _COUNT,
@@ -87,6 +87,6 @@ def check_number(name: str, number: float) -> None:
         InputError: Names the option, what was expected and what was found.
     """
     least, most, expected = RANGES.get(name, (-_MOST, _MOST, "a finite number"))
-    # Compared with NaN everything is false. The Trainer would take no steps for as many as the epochs have.
+    # Every comparison with NaN is false. The Trainer takes 0 steps for "as many as the epochs have".
     if not least <= number <= most or (name, number) == ("max_steps", 0):
         raise InputError(f"{name} is {reprlib.repr(number)}: expected {expected}.")

@@ -1,4 +1,4 @@
-"""Recipes: YAML files with a section a command, whose values pass the same conversion and choices as its flags."""
+"""Recipes: YAML files with one section per command. Their values are converted and checked as flags are."""
 
 import json
 from argparse import Action, _HelpAction
@@ -16,7 +16,7 @@ _KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Reads YAML and refuses a key that stands twice in a mapping, of which YAML would keep the last."""
+    """Reads YAML, and refuses a key that stands twice in a mapping; YAML would keep the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping at `node`."""
@@ -32,7 +32,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def apply_recipe(parser: OptionParser, path: Path, command: str) -> None:
-    """Have the recipe's section for `command` give `parser` its defaults.
+    """Make the recipe's section for `command` the defaults of `parser`.
 
     Raises:
         InputError: The recipe cannot be read, or has a key or a value that the command's flags would not take.
@@ -58,7 +58,7 @@ def read_recipe(path: Path, command: str) -> dict[str, Any]:
     """The options that the recipe at `path` gives to `command`.
 
     Raises:
-        InputError: It cannot be read, is no mapping, or has no section for `command`.
+        InputError: The recipe cannot be read, is no mapping, or has no section for `command`.
     """
     recipe = _load(path)
     if not isinstance(recipe, dict):
@@ -107,7 +107,7 @@ def _converted(action: Action, name: str, value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """A value of YAML as it is written in a flag."""
+    """A YAML value, written as a flag's value."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):

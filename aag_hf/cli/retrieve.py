@@ -20,7 +20,7 @@ from aag_hf.data.shards import map_records
 from aag_hf.errors import InputError
 from aag_hf.hub import leave_data_card
 
-# Questions between two savings of what is done.
+# The finished part is saved after this many questions.
 _BATCH = 256
 
 
@@ -33,9 +33,9 @@ class RetrieveOptions:
     pool: list[str] = field(default_factory=list, metadata={"help": f"{POOL} It is indexed anew, in memory."})
     index: str | None = field(default=None, metadata={"help": "Folder that `aag index` made, instead of a pool."})
     split: str | None = field(default=None, metadata={"help": "Which split of the input."})
-    top_k: int = field(default=5, metadata={"help": "Passages for each question, where so many share a word with it."})
+    top_k: int = field(default=5, metadata={"help": "Passages per question; fewer if fewer share a word with it."})
     skip_bad: int = field(
-        default=0, metadata={"help": "How many rows of the pool that cannot be used may be left out."}
+        default=0, metadata={"help": "How many bad rows of the pool may be left out; one more is an error."}
     )
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
@@ -52,24 +52,24 @@ def retrieve(
 ) -> dict[str, Any]:
     """Give each record of `input` its `top_k` best passages as `ctxs`, and write the records to `output`.
 
-    Several processes share the questions. Where no passage shares a word with a question, `ctxs` is empty.
+    Several processes share the questions. If no passage shares a word with a question, its `ctxs` is empty.
 
     Args:
         input: Records.
-        pool: Where the passages are, or nothing if there is an index.
+        pool: Sources of the passages; empty if there is an index.
         output: The file to write; a stopped run continues.
         split: Which split of the input.
-        top_k: Passages a question.
+        top_k: Passages per question.
         skip_bad: How many malformed rows of the pool may be left out.
-        overwrite: Start anew where there is an output.
+        overwrite: Replace an output.
         index: A folder that ``aag index`` made.
 
     Returns:
-        How many `questions` there are, and `recall`, as [`~aag_hf.data.retrieval.recall_at`] gives it for the first
-        passage and for all.
+        The number of `questions`, and `recall` as [`~aag_hf.data.retrieval.recall_at`] gives it, for the first passage
+        and for all.
 
     Raises:
-        InputError: An input cannot be read, the pool is empty, or `output` was made from others.
+        InputError: An input cannot be read, the pool is empty, or `output` was made from other inputs.
     """
     if bool(pool) == (index is not None):
         raise InputError("give either pool, what to search, or index, a folder that `aag index` made.")

@@ -1,4 +1,5 @@
-"""Finished outputs are not redone, another run's are refused, and an output appears only when it is complete."""
+"""Outputs of commands. Finished ones are reused, those of other runs are refused, and each appears only when
+complete."""
 
 import errno
 import os
@@ -24,11 +25,11 @@ _SIGNS_OF_NO_ROOM = ("inline_container", "PytorchStreamWriter", *map(os.strerror
 
 
 def manifest(command: str, settings: dict[str, Any], **inputs: str | Path | Sequence[str | Path] | None) -> Manifest:
-    """What makes an output of a command.
+    """The manifest of a command's output.
 
     Args:
         command: Its name.
-        settings: All that decides about the outcome.
+        settings: All settings that change the outcome.
         **inputs: Files, folders, names of the Hub, or lists of these; ``None`` is no input.
 
     Raises:
@@ -45,15 +46,15 @@ def manifest(command: str, settings: dict[str, Any], **inputs: str | Path | Sequ
 
 @contextmanager
 def claimed(output: Path, made_by: Manifest, overwrite: bool = False) -> Iterator[bool]:
-    """Keep other runs away from `output`, and clean up after those that were killed; gives whether it is finished.
+    """Keep other runs away from `output`, clean up after killed runs, and give whether it is finished.
 
     Args:
         output: A file or folder.
-        made_by: What this run makes it from.
-        overwrite: Remove what is there first, and what a stopped run left of it.
+        made_by: The manifest of this run.
+        overwrite: First remove the output, and what a stopped run left of it.
 
     Raises:
-        InputError: Another run is writing it, or has made it from something else; or the disk is full.
+        InputError: Another run is writing it or made it from something else, or the disk is full.
     """
     with locked(output), _full_disk_named(output):
         remove_leftovers(output)
@@ -74,7 +75,7 @@ def claimed_by_first(output: Path, made_by: Manifest, overwrite: bool, processes
         output: As in `claimed`.
         made_by: As there.
         overwrite: As there.
-        processes: All of which must enter and leave.
+        processes: All processes; each must enter and leave.
 
     Raises:
         InputError: As there.
@@ -89,7 +90,8 @@ def claimed_by_first(output: Path, made_by: Manifest, overwrite: bool, processes
 
 @contextmanager
 def _full_disk_named(output: Path) -> Iterator[None]:
-    """Torch and safetensors have errors of their own for it, and Python's names no file where writing goes on."""
+    """Name the output when a disk is full: torch and safetensors raise errors of their own, and Python's names no
+    file."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -101,10 +103,10 @@ def _full_disk_named(output: Path) -> Iterator[None]:
 
 
 def is_finished(output: Path, made_by: Manifest | dict[str, Any]) -> bool:
-    """Whether `output` was completed from the same; `made_by` may be its settings alone.
+    """Whether `output` is complete and has the same manifest; `made_by` may be its settings alone.
 
     Raises:
-        InputError: It was completed from something else, or is no output of this program.
+        InputError: It was made from something else, or is no output of this program.
     """
     if not output.exists():
         return False
@@ -124,9 +126,9 @@ def is_finished(output: Path, made_by: Manifest | dict[str, Any]) -> bool:
 
 @contextmanager
 def new_directory(output_dir: Path, made_by: Manifest | dict[str, Any]) -> Iterator[Path]:
-    """A folder to write to, which becomes `output_dir`, with its manifest inside, when the block ends without error.
+    """A folder to write to. When the block ends without error, it gets its manifest and becomes `output_dir`.
 
-    Of two runs that make the same at once, the first to end leaves its folder.
+    If two runs make the same at once, the folder of the first to end stays.
     """
     made_by = _as_manifest(made_by)
     with temporary_folder(output_dir) as partial:

@@ -12,7 +12,7 @@ SPECIAL = ["<pad>", "</s>", "<unk>"]
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with a token for each byte."""
+    """A tokenizer with one token per byte."""
     vocabulary = {token: i for i, token in enumerate([*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -1,4 +1,4 @@
-"""``aag train-generator``: stage 1. Trains a model to write a question's compressed context from memory."""
+"""``aag train-generator``: stage 1. Trains a model to write the compressed context of a question from memory."""
 
 import sys
 from collections.abc import Sequence
@@ -36,16 +36,18 @@ from aag_hf.trainers import ContextGeneratorConfig, ContextGeneratorTrainer
 
 @dataclass
 class TrainGeneratorOptions(SampleOptions, AdapterOptions, ModelOptions):
-    """What is trained and on what; the Trainer's own options stand beside these."""
+    """What is trained, and on what. The Trainer's own options come beside these."""
 
     train_file: str = field(default="", metadata={"help": "Training records with compressed_context."})
     dev_file: str | None = field(default=None, metadata={"help": "Development records with compressed_context."})
     method: Literal["lora", "full"] = field(default="lora", metadata={"help": "'lora', or 'full' for all weights."})
     prompt: str = field(default=GENERATOR_PROMPT, metadata={"help": "Prompt with {question}."})
-    prompt_max_length: int = field(default=128, metadata={"help": "Most tokens of a prompt."})
-    context_max_length: int = field(default=128, metadata={"help": "Most tokens of a context."})
-    folds: int = field(default=1, metadata={"help": "For cross-fitting: in how many folds records are split."})
-    fold: int = field(default=0, metadata={"help": "With folds: the fold this generator must not see."})
+    prompt_max_length: int = field(default=128, metadata={"help": "The most tokens of a prompt."})
+    context_max_length: int = field(default=128, metadata={"help": "The most tokens of a context."})
+    folds: int = field(
+        default=1, metadata={"help": "For cross-fitting: the number of folds that records are split into."}
+    )
+    fold: int = field(default=0, metadata={"help": "With folds: the fold that this generator must not see."})
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 

@@ -1,4 +1,4 @@
-"""What both training commands share: the Trainer's run, its checkpoints and its last words."""
+"""What both training commands share: the Trainer's run, its checkpoints and the figures at its end."""
 
 import json
 import os
@@ -40,8 +40,8 @@ WITHOUT_EFFECT = {
     "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision", "save_on_each_node",
     "save_only_model", "enable_jit_checkpoint",
 }
-# Those that have an effect only where the best checkpoint is taken in the end. When evaluation takes place is not among
-# them: it draws random numbers, as dropout does.
+# These matter only if the best checkpoint is taken in the end. The time of evaluation is not one of them, since it
+# draws random numbers, as dropout does.
 OF_THE_BEST = {
     "save_strategy", "save_steps", "save_total_limit", "metric_for_best_model", "greater_is_better",
     "per_device_eval_batch_size", "prediction_loss_only", "eval_accumulation_steps", "eval_do_concat_batches",
@@ -53,10 +53,10 @@ _OF_THIS_MACHINE = ("train_file", "dev_file", "teacher", "teacher_cache_dir", "t
 
 
 def manifest_of(command: str, options: Any, arguments: Seq2SeqTrainingArguments) -> Manifest:
-    """What determines the outcome of a training run: options, arguments, processes and what the inputs hold."""
+    """What determines the outcome of a training run: options, arguments, processes and the content of the inputs."""
     chosen = {n: v for n, v in asdict(options).items() if n not in (*INPUTS, "threads", "overwrite")}
     if "teacher_cache_dir" in chosen:
-        # Where it lies has no effect; that there is one has, since it keeps not all logits.
+        # Its place has no effect. That there is a cache has one, since it does not keep all logits.
         chosen["teacher_cache_dir"] = chosen["teacher_cache_dir"] is not None
     without_effect = WITHOUT_EFFECT if arguments.load_best_model_at_end else WITHOUT_EFFECT | OF_THE_BEST
     told = {name: value for name, value in arguments.to_dict().items() if name not in without_effect}
@@ -68,7 +68,7 @@ def manifest_of(command: str, options: Any, arguments: Seq2SeqTrainingArguments)
 
 
 def recipe_of(options: Any, arguments: Seq2SeqTrainingArguments) -> dict[str, Any]:
-    """The options and those arguments that are not as they come, for the model card."""
+    """For the model card: the options, and the arguments that differ from their defaults."""
     chosen = {name: without_folder(v) for name, v in asdict(options).items() if name not in _OF_THIS_MACHINE}
     defaults = {field.name: field.default for field in fields(arguments)}
     plain = {n: v for n, v in arguments.to_dict().items() if isinstance(v, (str, int, float))}
@@ -82,7 +82,7 @@ def training_output(
 ) -> Iterator[bool]:
     """Keep other runs away from `output_dir`, and point the Trainer at its checkpoint folder beside it.
 
-    Gives whether the output is finished. One process does so for all.
+    Gives whether the output is finished. One process finds out for all.
 
     Raises:
         InputError: `output_dir`, or the checkpoints beside it, belong to another run; another run is writing them; or
@@ -109,7 +109,7 @@ def training_output(
 
 
 def sampled_records(options: Any, seed: int) -> tuple[Records, Records | None]:
-    """The training records and, if there are any, the development records of `options`, as many as it takes.
+    """The training records and, if there are any, the development records, as many as `options` asks for.
 
     Raises:
         InputError: A file cannot be read.
@@ -120,14 +120,14 @@ def sampled_records(options: Any, seed: int) -> tuple[Records, Records | None]:
 
 
 def run(trainer: Seq2SeqTrainer, arguments: Seq2SeqTrainingArguments, made_by: Manifest) -> dict[str, Any]:
-    """Train, from the last whole checkpoint if there is one; returns the last logged figures, of the whole run."""
+    """Train, from the last whole checkpoint if there is one, and return the last logged figures of the whole run."""
     whole_run = WholeRun(trainer, made_by)
     trainer.add_callback(whole_run)
     checkpoint = arguments.resume_from_checkpoint or last_whole_checkpoint(arguments)
     if checkpoint is not None and trainer.is_world_process_zero():
         print(f"{checkpoint}: training goes on from here.", file=sys.stderr)
     result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    # Of the steps since it last logged, the Trainer knows this process's losses only.
+    # The Trainer knows only this process's losses of the steps since it last logged.
     loss = trainer.accelerator.reduce(torch.tensor(result.training_loss, device=arguments.device), "mean")
     figures = {"train_loss": loss.item(), "train_seconds": whole_run.seconds}
     if trainer.eval_dataset is not None:
@@ -136,10 +136,10 @@ def run(trainer: Seq2SeqTrainer, arguments: Seq2SeqTrainingArguments, made_by: M
 
 
 def check_quantized(options: Any, arguments: Seq2SeqTrainingArguments) -> None:
-    """Refuse to train what cannot be trained in few bits.
+    """Refuse training that does not work over weights in few bits.
 
     Raises:
-        InputError: All weights, or an engine that shards them.
+        InputError: All weights would be trained, or an engine would shard them.
     """
     if options.quantization is None:
         return
@@ -154,7 +154,7 @@ def check_quantized(options: Any, arguments: Seq2SeqTrainingArguments) -> None:
 
 @contextmanager
 def whole_weights(arguments: Seq2SeqTrainingArguments) -> Iterator[None]:
-    """Load models whole in every process, also where ZeRO-3 would shard them as they are read.
+    """Load models whole in every process, even if ZeRO-3 would shard them while they are read.
 
     Features are encoded before an engine runs that could gather shards; the engine shards the reader when it starts.
     """
@@ -174,7 +174,7 @@ def is_sharding(arguments: Seq2SeqTrainingArguments) -> bool:
 
 
 def gathered_weights(trainer: AnswerTrainer) -> dict[str, torch.Tensor] | None:
-    """What was trained, gathered on the first process, of a model that none holds whole; ``None`` for other models.
+    """The trained weights of a sharded model, gathered on the first process; ``None`` for other models.
 
     Every process must call it.
     """
@@ -182,7 +182,7 @@ def gathered_weights(trainer: AnswerTrainer) -> dict[str, torch.Tensor] | None:
 
 
 def environment(arguments: Seq2SeqTrainingArguments) -> dict[str, str]:
-    """Where a run took place, as far as it can be known: for the model card."""
+    """For the model card: where a run took place, as far as it can be known."""
     on_gpu = arguments.device.type == "cuda"
     device = torch.cuda.get_device_name(arguments.device) if on_gpu else platform.processor() or platform.machine()
     packages = {name: version(name) for name in ("torch", "transformers", "peft", "accelerate")}
@@ -190,7 +190,8 @@ def environment(arguments: Seq2SeqTrainingArguments) -> dict[str, str]:
 
 
 def trained_parts(model: torch.nn.Module) -> dict[str, int]:
-    """How many numbers training changes: in hypernetworks, in LoRA matrices, and by name in modules trained whole."""
+    """How many numbers training changes: in hypernetworks, in LoRA matrices, and in each module that is trained
+    whole."""
     parts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
