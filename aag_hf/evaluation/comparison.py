@@ -1,4 +1,4 @@
-"""Two readers on the same questions: their difference, how sure it is, and where it comes from."""
+"""Compares two readers on the same questions: their difference, its error, and the questions on which they differ."""
 
 from collections.abc import Sequence
 from itertools import chain, zip_longest
@@ -16,7 +16,7 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
     """The rows of a predictions.jsonl that ``aag evaluate`` wrote, by reader.
 
     Raises:
-        InputError: It is another file.
+        InputError: The file is not one of these.
     """
     by_reader: dict[str, Predictions] = {}
     for where, row in read_rows(path):
@@ -62,9 +62,9 @@ def compare_predictions(first: Predictions, second: Predictions) -> dict[str, An
     Returns:
         `count`; each metric as a dictionary of `first`, `second`, `difference` (second minus first) and its `stderr`,
         which is clustered by entity where rows have one and ``None`` for a single cluster; `only_first` and
-        `only_second`, how many questions one alone matched exactly, and `mcnemar_p`, the probability of a split as
-        uneven if both were as likely. McNemar's test takes questions as independent of each other: with several about
-        one entity, trust the standard error.
+        `only_second`, how many questions one alone matched exactly, and `mcnemar_p`, the probability of a split at
+        least as uneven if both readers were equally good. McNemar's test takes questions as independent. If several are
+        about one entity, trust the standard error.
 
     Raises:
         InputError: They were not asked the same questions.
@@ -90,11 +90,11 @@ def compare_predictions(first: Predictions, second: Predictions) -> dict[str, An
 
 
 def exact_mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided probability that fair coins fall as unevenly: the exact form of McNemar's test.
+    """The exact form of McNemar's test: the two-sided probability that fair coins fall at least as unevenly.
 
     Args:
         only_first: Questions that the first reader alone has right.
-        only_second: Those that the second alone has.
+        only_second: Questions that the second reader alone has right.
     """
     total = only_first + only_second
     ways, tail = 1, 0
@@ -107,7 +107,7 @@ def exact_mcnemar(only_first: int, only_second: int) -> float:
 def differing_questions(
     first: Predictions, second: Predictions, most: int = 10
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Both rows of questions that one reader alone matched exactly: in turn one of the first's, one of the second's."""
+    """Both rows of each question that one reader alone matched exactly, in turn for the first and the second reader."""
     lost, won = _matched_by_one(pair_predictions(first, second))
     return [pair for pair in chain(*zip_longest(lost, won)) if pair is not None][:most]
 

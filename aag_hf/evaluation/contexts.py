@@ -1,4 +1,4 @@
-"""How good generated contexts are."""
+"""The quality of generated contexts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +10,10 @@ def context_report(records: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Answer recall of `generated_context` and its ROUGE-L F1 against `compressed_context`, in percent.
 
     Args:
-        records: Records with `generated_context`; ROUGE-L is over those that have a `compressed_context` too.
+        records: Records with `generated_context`. ROUGE-L is computed over those that also have a `compressed_context`.
 
     Returns:
-        `count`, `answer_recall` and, if there is something to compare with, `rouge_l`.
+        `count`, `answer_recall` and, if there are compressed contexts, `rouge_l`.
     """
     from rouge_score.rouge_scorer import RougeScorer
 

@@ -1,4 +1,4 @@
-"""Controls: the same reader with an adapter that cannot help, so that a gain can be told from a change of weights."""
+"""Controls: the same reader with an adapter that cannot help. They show which gain comes from the adapter's input."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -23,10 +23,10 @@ OF_DOCUMENTS: tuple[Control, ...] = ("another_document", "no_document", "added_d
 
 
 def check_control(control: str) -> None:
-    """Refuse a control that there is not.
+    """Refuse an unknown control.
 
     Raises:
-        InputError: It names those that there are.
+        InputError: There is no such control; the message names those that there are.
     """
     if control not in get_args(Control):
         raise InputError(f"control must be one of {', '.join(get_args(Control))}, got {control!r}.")
@@ -40,15 +40,15 @@ def controlled_features(
     Args:
         features: ``(questions, feature_dim)``.
         control: ``"shuffled"`` gives each question the features of another one, ``"shuffled_within_relation"`` those of
-            another question of its relation, ``"mean"`` the mean of all; others leave them alone.
-        relations: Each question's relation.
-        seed: Of the shuffle.
+            another question of its relation, and ``"mean"`` the mean of all. Others change nothing.
+        relations: The relation of each question.
+        seed: Seed of the shuffle.
 
     Returns:
         ``(questions, feature_dim)``.
 
     Raises:
-        InputError: An unknown control, or questions without a relation to shuffle within.
+        InputError: The control is unknown, or questions have no relation to shuffle within.
     """
     check_control(control)
     if control not in OF_FEATURES:
@@ -68,13 +68,13 @@ def controlled_features(
 
 
 def controlled_documents(texts: Sequence[str], control: Control, seed: int = 29) -> list[tuple[str, ...]]:
-    """The documents whose memories a question's adapter is the sum of, for a control.
+    """For a control, the documents whose memories are summed into each question's adapter.
 
     Args:
         texts: Each question's own document.
-        control: ``"another_document"`` gives each question another one's document, ``"no_document"`` none,
-            ``"added_document"`` its own and another one; others its own.
-        seed: Of the choice of others.
+        control: ``"another_document"`` gives each question the document of another one, ``"no_document"`` none, and
+            ``"added_document"`` its own and another one. Others give its own.
+        seed: Seed of the choice of other documents.
 
     Raises:
         InputError: There is no other document.
@@ -91,7 +91,7 @@ def controlled_documents(texts: Sequence[str], control: Control, seed: int = 29)
 
 
 def _derangement(items: list[int], seed: int) -> list[int]:
-    """The items in an order that leaves none in its place: a random cycle through all of them."""
+    """The items in an order that leaves none in its place, namely a random cycle through all of them."""
     generator = torch.Generator().manual_seed(seed)
     cycle = [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
     following = dict(zip(cycle, cycle[1:] + cycle[:1]))

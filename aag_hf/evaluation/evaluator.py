@@ -1,4 +1,4 @@
-"""Measure a reader: every example once, with standard errors and controls."""
+"""Measures a reader on every example once, with standard errors and controls."""
 
 import time
 from collections.abc import Sequence
@@ -38,23 +38,23 @@ def evaluate_reader(
     """Answer every record's question and score the answers.
 
     Args:
-        model: The composed model; contexts are the records' own where they have them, else the generator's.
+        model: The composed model. It reads the records' own contexts if they have any, else those of its generator.
         records: Records of the data contract.
         control: Replaces the question's features or its document's memory, as in
             [`~aag_hf.evaluation.controls.controlled_features`] and
             [`~aag_hf.evaluation.controls.controlled_documents`]; ``"document_in_prompt"`` puts the document into the
             prompt too, ``"off"`` switches the adapter off.
-        batch_size: Questions a forward pass.
-        seed: Of the controls' shuffles.
-        processes: Those that share the work, each with the whole model and all records: each record is answered by one
-            of them and all return the same. Without it this process works alone.
+        batch_size: Questions per forward pass.
+        seed: Seed of the controls' shuffles.
+        processes: The processes that share the work, each with the whole model and all records. One of them answers
+            each record, and all return the same. Without it this process works alone.
 
     Returns:
-        As [`~aag_hf.evaluation.scores.summarise`], with `input_tokens` and `seconds` a question and, under
-        `predictions`, a row for each record.
+        The figures of [`~aag_hf.evaluation.scores.summarise`], `input_tokens` and `seconds` per question and, under
+        `predictions`, one row per record.
 
     Raises:
-        InputError: No records, a control that needs features of a reader without any, or missing contexts.
+        InputError: There are no records, the reader lacks the features that a control needs, or contexts are missing.
 
     Example:
 
@@ -97,11 +97,11 @@ def evaluate_reader(
 
 
 class ReaderMetrics:
-    """Exact match, F1 and best sub-span EM of a reader while it is trained, in percent: a trainer's `answer_metrics`.
+    """Exact match, F1 and best sub-span EM of a reader in training, in percent, for a trainer's `answer_metrics`.
 
     Args:
-        model: The composed model whose reader the trainer trains; a `model_init` must put each new reader into it.
-        batch_size: Questions a forward pass.
+        model: The composed model whose reader is trained. A `model_init` must put each new reader into it.
+        batch_size: Questions per forward pass.
 
     Example:
 
@@ -118,7 +118,7 @@ class ReaderMetrics:
         self.batch_size = batch_size
 
     def __call__(self, records: Records) -> dict[str, float]:
-        """The metrics over `records`, which all processes of the training share among them."""
+        """The metrics over `records`, which all processes of the training share."""
         result = evaluate_reader(self.model, records, batch_size=self.batch_size, processes=PartialState())
         return {metric: result[metric] for metric in METRICS}
 
@@ -147,7 +147,7 @@ def _features(
 def _memory(
     model: AwakeningModel, documents: Sequence[tuple[str, ...]] | None, batch_size: int
 ) -> tuple[DocumentMemory | None, float]:
-    """A memory for each question, the sum of its documents', and the seconds it took to read them."""
+    """One memory per question, the sum of the memories of its documents, and the seconds that reading took."""
     if documents is None:
         return None, 0.0
     start = time.perf_counter()
@@ -166,7 +166,7 @@ def _documents(
     seed: int,
     processes: PartialState | None,
 ) -> tuple[list[str], list[tuple[str, ...]]] | tuple[None, None]:
-    """For this process's share of the records, their own documents and those that their adapters are made from."""
+    """Of this process's share of the records: their own documents, and those that their adapters are made from."""
     if model.document_encoder is None:
         if control in OF_DOCUMENTS:
             raise InputError(f"control {control!r} needs a reader whose adapter is made from documents.")
@@ -177,7 +177,7 @@ def _documents(
 
 
 def given_documents(model: AwakeningModel, records: Records, batch_size: int = 32) -> list[str]:
-    """The texts that the adapters of records are made from; what a generator writes where records have none of it."""
+    """The texts that the adapters are made from. The generator writes those that records lack."""
     config = model.config
     source = config.adapter_context
     written = source == "generated" and not any(record.get("generated_context") is not None for record in records)
@@ -187,7 +187,7 @@ def given_documents(model: AwakeningModel, records: Records, batch_size: int = 3
 
 
 def given_contexts(config: AwakeningConfig, records: Records) -> list[str] | None:
-    """The contexts of records that a reader is to read; ``None`` where it reads none, or writes them itself.
+    """The contexts that a reader reads. ``None`` if it reads none, or writes them itself.
 
     Raises:
         InputError: A record lacks what the reader reads.

@@ -17,7 +17,7 @@ from lm_eval.models.huggingface import HFLM
 from aag_hf.awakening import AwakeningModel
 from aag_hf.errors import InputError
 
-# The last line of a prompt that begins so: a few-shot prompt holds answered questions before it.
+# The last line that begins so is the question, since a few-shot prompt holds answered questions before it.
 QUESTION = r"^\s*(?:Question|Q):\s*(.*\S)"
 
 
@@ -25,22 +25,22 @@ QUESTION = r"^\s*(?:Question|Q):\s*(.*\S)"
 class AagLM(HFLM):
     """A saved [`~aag_hf.AwakeningModel`] that the harness asks: its reader, with the adapter of each prompt's question.
 
-    Prompts are those of the tasks; what the reader's own prompt would be, and the generator, play no part.
+    The tasks word the prompts. The reader's own prompt and its generator play no part.
 
     Args:
         pretrained: The folder or Hub id of the model.
-        question_pattern: A regular expression, read line by line, whose group is the question; in a prompt the last
+        question_pattern: A regular expression whose group is the question. It is matched line by line, and the last
             match counts.
         device: Where to run it; by default an accelerator if there is one.
-        dtype: Of the base model.
-        revision: Version of the saved model.
-        batch_size: Prompts at once.
+        dtype: The base model's dtype.
+        revision: Revision of the saved model.
+        batch_size: Prompts per forward pass.
         quantization_config: As in `from_pretrained` of the base model.
         **kwargs: As `HFLM` takes them.
 
     Raises:
-        InputError: A reader that reads passages apart or whose features read a context, or a batch size of ``"auto"``;
-            later, a prompt without a question.
+        InputError: The reader reads each passage apart, its features read a context, or the batch size is ``"auto"``;
+            later, a prompt has no question.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class AagLM(HFLM):
         """The question that a prompt ends with.
 
         Raises:
-            InputError: It has none.
+            InputError: There is none.
         """
         found = self.question_pattern.findall(prompt)
         if not found:
@@ -88,7 +88,8 @@ class AagLM(HFLM):
         self, requests: list[tuple[tuple[str, str] | None, list[int], list[int]]], *args: Any, **kwargs: Any
     ) -> list[tuple[float, bool]]:
         if self.composed.question_encoder is not None:
-            # The harness sorts the requests and hands rows of tokens on: these tell again whose they are.
+            # The harness sorts the requests and passes on rows of tokens. From these the question of a row is found
+            # again.
             self._questions = {}
             for texts, context, continuation in requests:
                 if texts is None:
@@ -97,7 +98,7 @@ class AagLM(HFLM):
         return super()._loglikelihood_tokens(requests, *args, **kwargs)
 
     def _read(self, context: Sequence[int], continuation: Sequence[int]) -> tuple[int, ...]:
-        """What the model reads of a request, as the harness cuts it."""
+        """The tokens of a request that the model reads, as the harness cuts them."""
         if self.backend == "seq2seq":
             return tuple(context[-self.max_length :])
         return tuple([*context, *continuation][-(self.max_length + 1) :][:-1])
@@ -105,7 +106,7 @@ class AagLM(HFLM):
     def _model_call(
         self, inps: torch.Tensor, attn_mask: torch.Tensor | None = None, labels: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Logits of the rows, each with its question's adapter; arguments as in `HFLM`."""
+        """Logits of the rows, each with the adapter of its question. The arguments are those of `HFLM`."""
         if self.composed.question_encoder is None:
             return super()._model_call(inps, attn_mask, labels)
         inputs = {"input_ids": inps, "features": self._features([self._question_of_row(row) for row in inps.tolist()])}
@@ -115,7 +116,7 @@ class AagLM(HFLM):
             return self.model(**inputs).logits
 
     def _question_of_row(self, row: list[int]) -> str:
-        """The longest request that the row begins with: what follows is padding."""
+        """The longest request that the row begins with. What follows it is padding."""
         lengths = range(len(row), 0, -1)
         return next(self._questions[tuple(row[:n])] for n in lengths if tuple(row[:n]) in self._questions)
 

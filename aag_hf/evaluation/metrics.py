@@ -12,7 +12,7 @@ __all__ = ["exact_match", "f1_score", "best_subspan_em", "has_answer"]
 def exact_match(prediction: str, answers: Sequence[str]) -> bool:
     """Whether the prediction equals an answer after normalisation.
 
-    What normalises to nothing ("A", "!!!") equals only itself; silence equals no answer.
+    A text that normalises to nothing ("A", "!!!") equals only itself. An empty prediction equals no answer.
 
     Raises:
         InputError: `answers` is empty or a single string.
@@ -36,7 +36,7 @@ def f1_score(prediction: str, answers: Sequence[str]) -> float:
 
 
 def best_subspan_em(prediction: str, answers: Sequence[str]) -> bool:
-    """Whether an answer stands somewhere in the prediction, after normalisation.
+    """Whether the prediction contains an answer, after normalisation.
 
     An answer that normalises to nothing ("A", "!!!") is looked for before normalisation, as whole tokens.
 

@@ -29,7 +29,7 @@ def results_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
         title: Stands above it.
 
     The columns are exact match with its standard error, F1, best sub-span EM, trained parameters, and prompt tokens and
-    milliseconds a question.
+    milliseconds per question.
     """
     table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("reader")
@@ -38,7 +38,7 @@ def results_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     for row in rows:
         trained = row.get("trained_parameters")
         table.add_row(
-            # Names are data: a rich table would read brackets in them as markup.
+            # Names are data, but a rich table would read brackets in them as markup.
             Text(row["name"]),
             Text.assemble((f"{row['exact_match']:.1f}", "bold"), _plus_minus(row)),
             f"{row['f1']:.1f}",
@@ -95,7 +95,7 @@ def plot_results(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None
 
 
 def draw_results(axes: "Axes", rows: Sequence[dict[str, Any]]) -> None:
-    """A bar a row on `axes`, in the order of the rows; names may occur more than once."""
+    """One bar per row on `axes`, in the order of the rows. Names may occur more than once."""
     places = range(len(rows))
     colours = ["#b8b8b8" if row.get("control", "none") != "none" else "#3b6fb6" for row in rows]
     bars = axes.barh(
@@ -118,7 +118,7 @@ def write_json(value: Any, path: Path) -> None:
     """Write `value` to `path`, which appears only when it is complete.
 
     Raises:
-        ValueError: A number is not finite: JSON has no name for it.
+        ValueError: A number is not finite, which JSON cannot express.
     """
     write_whole((json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(), path)
 
@@ -127,7 +127,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     """Rows that `write_json` wrote.
 
     Raises:
-        InputError: It is no file of results.
+        InputError: The file does not hold results.
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
@@ -150,6 +150,6 @@ def _is_result(row: Any) -> bool:
 
 
 def _plus_minus(row: dict[str, Any]) -> str:
-    """The standard error, which questions about one entity alone do not have."""
+    """The standard error. There is none if all questions are about one entity."""
     stderr = row["exact_match_stderr"]
     return "" if stderr is None else f" ± {stderr:.1f}"

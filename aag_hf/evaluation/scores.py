@@ -13,10 +13,11 @@ GROUPS = ("relation", "entity", "dataset")
 
 
 def check_groups(records: Sequence[dict[str, Any]]) -> None:
-    """Refuse records that results cannot be grouped by.
+    """Refuse records by which results cannot be grouped.
 
     Raises:
-        InputError: A relation, entity or dataset is neither text nor a number, or is of another kind than the others.
+        InputError: A relation, entity or dataset is neither text nor a number, or its type differs from that of the
+            others.
     """
     for field in GROUPS:
         first: dict[str, Any] | None = None
@@ -38,7 +39,7 @@ def check_groups(records: Sequence[dict[str, Any]]) -> None:
 
 
 def score_predictions(records: Sequence[dict[str, Any]], predictions: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a record.
+    """Score one prediction per record.
 
     Returns:
         Rows with the record's `id`, `question` and `answers`, the `prediction`, `METRICS` in [0, 1], and `relation`,
@@ -81,11 +82,11 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def clustered_stderr(values: Sequence[float], clusters: Sequence[Any]) -> float:
     """Standard error of a mean whose observations are dependent within clusters (sandwich form, CR1 correction).
 
-    With one observation a cluster it is the usual one.
+    With one observation per cluster it is the usual standard error.
 
     Args:
         values: Observations.
-        clusters: Each observation's cluster.
+        clusters: The cluster of each observation.
 
     Returns:
         The standard error; NaN for a single cluster.

@@ -1,4 +1,4 @@
-"""Answered questions that stand before a question in its prompt, as examples."""
+"""Few-shot examples: answered questions that stand before a question in its prompt."""
 
 import random
 from collections import defaultdict
@@ -11,16 +11,16 @@ Records = Sequence[dict[str, Any]]
 
 
 def choose_shots(records: Records, count: int, *, asked: Records, seed: int = 29) -> list[dict[str, Any]]:
-    """Draw examples, the same for all questions, as evenly from the records' relations as can be.
+    """Draw examples, the same for all questions, as evenly as possible over the records' relations.
 
     Args:
-        records: Where to draw from; without a `relation` all count as one.
-        count: How many; the examples of a larger count begin with those of a smaller one.
+        records: Records to draw from. Those without a `relation` count as one relation.
+        count: How many to draw. A larger draw begins with the examples of a smaller one.
         asked: The records that will be asked: none of their questions, and nothing about their entities, is drawn.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Raises:
-        InputError: There are not as many.
+        InputError: There are fewer than `count`.
     """
     questions = {_comparable(record["question"]) for record in asked}
     entities = {record["entity"] for record in asked if "entity" in record}
