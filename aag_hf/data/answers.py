@@ -19,7 +19,7 @@ _WIDTHS = {
 
 
 def one_form(text: str) -> str:
-    """`text` as it is compared: composed or not, upper or lower case, full or half width are alike."""
+    """`text` in the form in which it is compared, without differences of composition, case and width."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text.translate(_WIDTHS)).lower())
 
 
@@ -29,7 +29,7 @@ def normalize_answer(text: str) -> str:
 
 
 def comparable(text: str) -> str:
-    """`text` normalised, or where nothing is left of it ("A", "!!!", "The The") as it stands, in one form."""
+    """`text` normalised. If nothing is left of it ("A", "!!!", "The The"), the text itself in one form."""
     return normalize_answer(text) or " ".join(one_form(text).split())
 
 
@@ -39,7 +39,7 @@ def tokenize(text: str) -> list[str]:
 
 
 def has_answer(text: str, answers: Sequence[str]) -> bool:
-    """Whether the tokens of an answer stand in `text` one after the other, as DPR judges passages.
+    """Whether `text` contains the tokens of an answer one after the other, as DPR judges passages.
 
     A blank answer has no tokens and is found in every text; records refuse blank answers.
     """

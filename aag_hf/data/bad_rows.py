@@ -1,4 +1,4 @@
-"""Rows that cannot be used: how many of them a reader may leave out."""
+"""Rows that cannot be used, and how many of them a reader may leave out."""
 
 import logging
 
@@ -28,7 +28,7 @@ class BadRows:
         """Leave out a row for what is wrong with it.
 
         Raises:
-            InputError: As many were left out before as may be.
+            InputError: The limit is reached already.
         """
         if self.count >= self.most:
             raise InputError(f"{error} {self.count} bad rows before it were left out.") if self.count else error
@@ -36,6 +36,6 @@ class BadRows:
         self._first = self._first or error
 
     def warn(self, source: str) -> None:
-        """Say how many rows of `source` were left out, if there are any."""
+        """Say how many rows of `source` were left out, if any were."""
         if self.count:
             logger.warning("%s: %d bad rows left out, the first: %s", source, self.count, self._first)

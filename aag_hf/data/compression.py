@@ -1,4 +1,4 @@
-"""Compressing each question's passages to a short context with LongLLMLingua."""
+"""Compresses the passages of each question to a short context with LongLLMLingua."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -15,21 +15,21 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^a-z])")
 
 
 class ContextCompressor:
-    """Writes `compressed_context` from `ctxs`: the passages, or the tokens, that make the question most likely.
+    """Writes `compressed_context`: the passages or tokens of `ctxs` that make the question most likely.
 
-    Ranking alone suits small models, whose judgement of single tokens loses most answers. Dropping tokens follows
-    the settings of Awakening Augmented Generation and suits large ones.
+    Ranking alone suits small models. Their judgement of single tokens loses most answers. Dropping tokens too suits
+    large models, and follows the settings of Awakening Augmented Generation.
 
     Args:
         model: A causal language model, any dtype.
         tokenizer: Its tokenizer.
-        target_tokens: The length aimed at. Ranking alone keeps whole passages, best first, as many as fit, and always
-            the best one; at token level short rests stay, so results run somewhat longer.
+        target_tokens: How long a context should be. Ranking alone keeps whole passages, best first: as many as fit, and
+            always the best one. At token level short rests stay, so contexts are somewhat longer.
         token_level: Also drop tokens inside the passages.
         sentences: Rank and keep single sentences, each with its passage's title, instead of whole passages.
-        context_budget: At token level, tokens beyond the target that whole passages may fill at first.
-        iterative_size: At token level, tokens a window.
-        batch_tokens: Tokens ranked at once.
+        context_budget: At token level: tokens beyond the target that whole passages may fill before tokens are dropped.
+        iterative_size: At token level: tokens per window.
+        batch_tokens: Tokens per forward pass of the ranking.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ContextCompressor:
         self.batch_tokens = batch_tokens
 
     def compress(self, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The records with `compressed_context`, which holds context alone: no instruction and no question.
+        """The records with `compressed_context`, which holds only context, without instruction or question.
 
         Raises:
             InputError: A record has no passages, or a passage is blank; the message names its id.
@@ -130,15 +130,15 @@ def compression_report(records: Iterable[dict[str, Any]], tokenizer: PreTrainedT
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
-    """Tokens of `text`, special ones not counted."""
+    """The number of tokens of `text`, without special ones."""
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def passage_texts(record: dict[str, Any], sentences: bool = False) -> list[str]:
-    """The record's passages, or their sentences, as plain texts in their order; none where none was found.
+    """The record's passages, or their sentences, as plain texts in their order. Empty if retrieval found none.
 
     Raises:
-        InputError: Nobody looked for any, or one is blank; the message names the record's id.
+        InputError: The record was never searched for, or a passage is blank; the message names the record's id.
     """
     where = f"record {record['id']!r}"
     if record.get("ctxs") is None:

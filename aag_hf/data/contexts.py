@@ -1,4 +1,4 @@
-"""What a reader may read beside the question, and the prompts that put both together."""
+"""The contexts that a reader may read beside the question, and the prompts that join both."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -17,7 +17,7 @@ _FIELDS = {"generated": ("generated_context", "generate"), "compressed": ("compr
 
 
 def context_of(record: dict[str, Any], source: ContextSource, passages: int = 1) -> str | None:
-    """The text that `record` has to read beside its question.
+    """The context of `record`, which is read beside its question.
 
     Args:
         record: A record of the data contract.
@@ -46,7 +46,7 @@ def context_of(record: dict[str, Any], source: ContextSource, passages: int = 1)
 
 
 def joined_passages(ctxs: Sequence[dict[str, Any]], passages: int) -> str:
-    """The texts of the first `passages` of a record's `ctxs`, a line each."""
+    """The texts of the first `passages` of a record's `ctxs`, one per line."""
     return "\n".join(passage["text"] for passage in ctxs[:passages])
 
 

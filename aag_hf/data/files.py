@@ -22,7 +22,7 @@ SUFFIXES = (*_TEXTS, *(f"{ending}.gz" for ending in _TEXTS), _PARQUET)
 
 
 def file_stem(path: Path) -> str:
-    """The file's name without what says its kind."""
+    """The file's name without the endings that tell its kind."""
     name = path.name.removesuffix(".gz")
     ending = next((ending for ending in (*_TEXTS, _PARQUET) if name.endswith(ending)), "")
     return name.removesuffix(ending).removesuffix(".qas")
@@ -31,13 +31,13 @@ def file_stem(path: Path) -> str:
 def read_rows(path: Path, bad: BadRows | None = None) -> Iterator[tuple[str, Any]]:
     """Rows of a file, one after the other, with "file, line 3" for messages.
 
-    Understands JSON Lines, JSON lists, tables with tabs or commas, each also in gzip, and Parquet. NaN and infinity,
-    which some programs write where a number is missing and JSON does not have, are read as null; a warning says how
-    many.
+    Reads JSON Lines, JSON lists, tables with tabs or commas, each also in gzip, and Parquet. Some programs write NaN or
+    infinity for a missing number, which JSON does not have. They are read as null, and a warning says how many there
+    were.
 
     Args:
         path: The file.
-        bad: Takes rows that cannot be used; without it they are refused.
+        bad: Counts rows that cannot be used. Without it they are refused.
 
     Raises:
         InputError: The file is missing, of another kind or damaged, or a row cannot be used.
@@ -65,8 +65,8 @@ def read_rows(path: Path, bad: BadRows | None = None) -> Iterator[tuple[str, Any
 
 @contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
-    """The file's text; what is wrong with it as a file is refused."""
-    # A byte order mark, which programs on Windows write, is no part of the text.
+    """The file as text. A missing or damaged file is refused."""
+    # Programs on Windows write a byte order mark, which is not part of the text.
     how: dict[str, Any] = {"encoding": "utf-8-sig", "newline": "" if file_is_table(path) else None}
     try:
         with gzip.open(path, "rt", **how) if path.suffix == ".gz" else path.open(**how) as file:

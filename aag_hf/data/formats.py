@@ -1,4 +1,4 @@
-"""The field's formats of question answering data, told apart by their keys, as records."""
+"""Reads the usual formats of question answering data as records. The keys of a row tell its format."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ _DPR_LISTS = ("positive_ctxs", "negative_ctxs", "hard_negative_ctxs")
 
 
 def to_record(row: dict[str, Any], default_id: str) -> dict[str, Any]:
-    """`row` under the names of a record; what is wrong in it stays, for the check that follows.
+    """`row` with the names of a record. Errors in it stay, for the check that follows.
 
     Understands records, DPR and FiD rows (`question`, `answers`, `ctxs`), pyserini's (`contexts`), NQ-open
     (`question`, `answer`) and WebQuestions (`qText`, `answers`, `qId`). Columns with other names are kept as they are.
@@ -31,7 +31,7 @@ def to_record(row: dict[str, Any], default_id: str) -> dict[str, Any]:
         identifier = default_id
     if isinstance(identifier, int) and not isinstance(identifier, bool):
         identifier = str(identifier)
-    # A `datasets` column says None where a row lacks the optional field.
+    # A `datasets` column holds None if a row lacks the optional field.
     record = {name: value for name, value in record.items() if value is not None or name in ("question", "answers")}
     if isinstance(record.get("ctxs"), list):
         record["ctxs"] = [to_passage(passage) for passage in record["ctxs"]]
@@ -39,9 +39,9 @@ def to_record(row: dict[str, Any], default_id: str) -> dict[str, Any]:
 
 
 def to_passage(passage: Any) -> Any:
-    """`passage` under the names of a record's passages: `title`, `text`, `score` and `has_answer`.
+    """`passage` with the names of a record's passages: `title`, `text`, `score` and `has_answer`.
 
-    Understands also PopQA's `hasanswer`, labels that are 0 or 1, scores that are text, and pyserini's passages, whose
+    Also understands PopQA's `hasanswer`, labels that are 0 or 1, scores that are text, and pyserini's passages, whose
     `contents` or `text` begin with the title in quotation marks.
     """
     if not isinstance(passage, dict):

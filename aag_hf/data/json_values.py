@@ -1,4 +1,4 @@
-"""JSON values that can be written again, one at a time: a list is never in memory as a whole."""
+"""Reads JSON values that can be written again, one at a time. A list is never in memory as a whole."""
 
 import json
 import math
@@ -9,11 +9,11 @@ from typing import Any, NoReturn, TextIO
 from aag_hf.data.bad_rows import BadRows
 from aag_hf.errors import InputError
 
-# Levels of lists and objects in a row; Python's own limit differs from place to place.
+# How deep lists and objects may be nested; Python's own limit differs from place to place.
 DEEPEST = 100
-# Characters read at a time. A value that is longer is read in steps that double.
+# Characters per read. A longer value is read in steps that double.
 STEP = 2**20
-# Decoding of a value that goes on after the buffer stops so close to its end, at a literal or an escape.
+# If a value continues after the buffer, decoding stops at most this far from its end, at a literal or an escape.
 _NEAR = 16
 
 
@@ -23,11 +23,11 @@ def parse(text: str, where: str, constants: list[str]) -> Any:
     Args:
         text: One JSON value.
         where: Its place, for messages.
-        constants: Gets the names of numbers that JSON does not have, which are read as null.
+        constants: Collects the names of numbers that JSON does not have. They are read as null.
 
     Raises:
-        InputError: It is no JSON, or cannot be written again: a key that stands twice, half a character, a number that
-            is too large, or more than `DEEPEST` levels.
+        InputError: The text is not JSON, or cannot be written again: a key stands twice, a character is cut in half, a
+            number is too large, or there are more than `DEEPEST` levels.
     """
     try:
         value = json.loads(text, **_hooks(constants))
@@ -46,7 +46,7 @@ def list_items(path: Path, file: TextIO, constants: list[str], bad: BadRows) -> 
         path: The file's name.
         file: The file.
         constants: As in `parse`.
-        bad: Takes items that cannot be used; after broken JSON nothing can be read on.
+        bad: Counts items that cannot be used. After broken JSON nothing more can be read.
 
     Raises:
         InputError: There is no such list, or an item is bad.
@@ -86,7 +86,7 @@ def list_items(path: Path, file: TextIO, constants: list[str], bad: BadRows) -> 
 
 
 class _Buffer:
-    """The text of a file from where it is read on."""
+    """The text of a file, from the current place on."""
 
     def __init__(self, path: Path, file: TextIO, constants: list[str]):
         self.path = path
@@ -97,7 +97,7 @@ class _Buffer:
         self._lines = self._columns = 0
 
     def next(self) -> str:
-        """The next character that is no space; empty at the end."""
+        """The next character that is not a space; empty at the end."""
         while True:
             while self._at < len(self._text):
                 if self._text[self._at] not in " \t\n\r":
@@ -107,17 +107,17 @@ class _Buffer:
                 return ""
 
     def skip(self) -> None:
-        """Go on after the character that `next` gave."""
+        """Move behind the character that `next` gave."""
         self._at += 1
 
     def expect(self, character: str) -> None:
-        """Go on after `character`, which must come next."""
+        """Move behind `character`, which must come next."""
         if self.next() != character:
             raise self.error(f"Expecting {character!r} delimiter")
         self.skip()
 
     def error(self, message: str) -> json.JSONDecodeError:
-        """What is wrong at the next character."""
+        """The error at the next character."""
         return json.JSONDecodeError(message, self._text, self._at)
 
     def value(self) -> Any:
@@ -128,7 +128,7 @@ class _Buffer:
         return value
 
     def leave_out_value(self) -> None:
-        """Go on after a value that is JSON, whatever is wrong with it."""
+        """Move behind a JSON value, even if it cannot be used."""
         try:
             _, self._at = self._decode(json.JSONDecoder(parse_int=str))
         except RecursionError:
@@ -143,7 +143,7 @@ class _Buffer:
         while True:
             try:
                 value, end = decoder.raw_decode(self._text, self._at)
-                # A number may go on behind the buffer.
+                # A number may continue behind the buffer.
                 is_cut = self._text[self._at] in "-0123456789" and end > len(self._text) - _NEAR
                 if not (is_cut and self._read_on()):
                     return value, end
@@ -153,7 +153,7 @@ class _Buffer:
                     raise
 
     def _read_on(self) -> bool:
-        """Read more, and drop what was used; says whether there was more."""
+        """Read more and drop the used part. Returns whether there was more."""
         used = self._text[: self._at]
         more = self._file.read(max(STEP, len(self._text) - self._at))
         if not more:
@@ -167,7 +167,7 @@ class _Buffer:
 
 
 def _find_list(buffer: _Buffer) -> None:
-    """Go to the list of an object, behind the keys before it."""
+    """Move to the list inside an object, behind the keys before it."""
     buffer.skip()
     while buffer.next() == '"':
         key = buffer.value()
@@ -201,7 +201,7 @@ def _said(error: ValueError | RecursionError) -> str:
 
 
 def _hooks(constants: list[str]) -> dict[str, Any]:
-    # Of a list, `append` returns None, which stands for what is no number.
+    # `append` returns None, which replaces the constant.
     return {"object_pairs_hook": _unique_keys, "parse_constant": constants.append, "parse_float": _finite}
 
 

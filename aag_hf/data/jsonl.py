@@ -1,4 +1,4 @@
-"""Rows as JSON Lines files, which are whole or absent."""
+"""Writes rows as JSON Lines files, which are complete or absent."""
 
 import gzip
 import json
@@ -13,12 +13,12 @@ from aag_hf.locks import temporary_file
 
 
 def write_rows(rows: Iterable[Any], path: str | os.PathLike[str], before: Callable[[], None] = lambda: None) -> None:
-    """Write one JSON object a line; `path` (``.jsonl`` or ``.jsonl.gz``) appears only when it is complete.
+    """Write one JSON object per line. `path` (``.jsonl`` or ``.jsonl.gz``) appears only when it is complete.
 
     Args:
         rows: The objects; each is written before the next is asked for.
         path: The file.
-        before: Called when all is written, before the file appears.
+        before: Called after the last row is written, before the file appears.
 
     Raises:
         InputError: The name has another ending.
@@ -41,7 +41,8 @@ def encode_row(row: Any) -> bytes:
     """One line of a JSON Lines file.
 
     Raises:
-        InputError: It holds what JSON or UTF-8 cannot: NaN, half a character, an object of another kind.
+        InputError: It holds a value that JSON or UTF-8 does not have: NaN, half a character, or an object of another
+            type.
     """
     try:
         return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -58,7 +59,7 @@ def write_whole(data: bytes, path: Path) -> None:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which becomes `path` at the end: no reader ever sees half of it."""
+    """A file to write. It becomes `path` at the end, so nobody ever sees half of it."""
     with temporary_file(path) as temporary:
         with temporary.open("wb") as file:
             yield file

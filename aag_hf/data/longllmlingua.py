@@ -1,4 +1,4 @@
-"""llmlingua 0.2.2 on current transformers: a loaded model in, tuples of keys and values between."""
+"""Runs llmlingua 0.2.2 on current transformers: with a loaded model, and with keys and values as tuples."""
 
 import sys
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from aag_hf.data.ranking import most_tokens
 
 
 class LongLLMLingua(PromptCompressor):
-    """LongLLMLingua over a model and a tokenizer that are loaded already.
+    """LongLLMLingua with a model and a tokenizer that are loaded already.
 
     Args:
         model: A causal language model, in evaluation mode.
@@ -52,10 +52,10 @@ class LongLLMLingua(PromptCompressor):
         Args:
             passages: Texts, none blank.
             passage_losses: The loss of the question after each passage; the lowest ranks first.
-            question: What the context is to answer.
-            target_tokens: The length aimed at.
+            question: The question that the context should answer.
+            target_tokens: How long the context should be.
             context_budget: Tokens beyond the target that whole passages may fill before tokens are dropped.
-            iterative_size: Tokens a window; a shorter rest at the end is kept whole.
+            iterative_size: Tokens per window. A shorter rest at the end is kept whole.
         """
         self.passage_losses = passage_losses
         self.context_idxs.clear()
@@ -77,7 +77,7 @@ class LongLLMLingua(PromptCompressor):
         return result["compressed_prompt"].strip()
 
     def get_rank_results(self, context: list[str], *_: Any) -> list[tuple[int, float]]:
-        """Passages by the losses given, the best first."""
+        """Passages ordered by the given losses, the best first."""
         return sorted(enumerate(self.passage_losses), key=lambda ranked: ranked[1])
 
     def get_prefix_length(self, prefix: str, text: str) -> int:
@@ -113,7 +113,7 @@ class _TupleCacheModel:
 
 
 class _TokenCounter:
-    """Stands where llmlingua expects OpenAI's tokenizer; it feeds the parent's report alone."""
+    """Replaces OpenAI's tokenizer, which llmlingua uses only for the parent's report."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self._tokenizer = tokenizer

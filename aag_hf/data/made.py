@@ -1,4 +1,4 @@
-"""Countries that do not exist: endless documents, with questions, that no language model knows anything about."""
+"""Made-up countries: any number of documents with questions, of which no language model knows anything."""
 
 import random
 from typing import Any
@@ -91,17 +91,17 @@ _SENTENCES = {
 
 
 def made_countries(count: int, seed: int = 29) -> list[dict[str, Any]]:
-    """Records about countries that do not exist: a document each, and a question about each fact in it.
+    """Records about made-up countries: one document per country, and one question per fact in it.
 
-    They teach a hypernetwork to read documents: what a question asks for stands in the document and nowhere else. Their
-    wording varies, and no value is taken from a country that exists, but for continents and their parts.
+    They teach a hypernetwork to read documents, since an answer stands in the document and nowhere else. The wording
+    varies. Only continents and their parts are taken from the real world.
 
     Args:
         count: How many countries.
-        seed: Decides about everything.
+        seed: Seed of everything that is drawn.
 
     Returns:
-        Records as those of [`~aag_hf.data.load_countries`].
+        Records like those of [`~aag_hf.data.load_countries`].
     """
     draw = random.Random(f"made countries {seed}")  # nosec B311 # not for secrets
     records: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Records on disk, read through a memory map: a sequence of them takes no memory, and processes share it."""
+"""Records on disk, read through a memory map. They take no memory, and processes share them."""
 
 import hashlib
 import json
@@ -16,9 +16,9 @@ from aag_hf.data.jsonl import encode_row, written_whole
 from aag_hf.data.records import iter_records, read_records
 from aag_hf.manifest import current_versions
 
-# Files up to this size stay lists, in gzip up to a quarter of it.
+# Files up to this size stay lists; those in gzip up to a quarter of it.
 IN_MEMORY = 16 * 2**20
-# Bytes of records written at a time.
+# Bytes of records per write.
 _CHUNK = 2**22
 _FORMAT = 1
 
@@ -72,10 +72,9 @@ def open_records(
     need_answers: bool = True,
     skip_bad: int = 0,
 ) -> Sequence[dict[str, Any]]:
-    """The records of [`~aag_hf.data.read_records`]: a list where they are few, else a memory map.
+    """The records of [`~aag_hf.data.read_records`]: as a list if they are few, else as a memory map.
 
-    What is mapped is an Arrow file in ``$HF_HOME/aag-hf/records``, written once for the same content, by one process
-    while others wait.
+    The map is an Arrow file in ``$HF_HOME/aag-hf/records``. One process writes it, once per content, while others wait.
 
     Args:
         source: A file, a folder, or the id of a data set on the Hub.
@@ -101,7 +100,7 @@ def open_records(
 
 
 class WithFeatures(Sequence[dict[str, Any]]):
-    """Records with features that are kept apart.
+    """Records whose features are kept in one array beside them.
 
     Args:
         records: The records.
@@ -128,7 +127,7 @@ class WithFeatures(Sequence[dict[str, Any]]):
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder, those in gzip four times."""
+    """Bytes of a file, or of all files in a folder. Those in gzip count four times."""
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
     return sum(file.stat().st_size * (4 if file.suffix == ".gz" else 1) for file in files)
 

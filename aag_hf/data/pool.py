@@ -1,4 +1,4 @@
-"""Pools of passages, one passage after the other, each once."""
+"""Reads pools of passages, one passage after the other, without repeating any."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,15 +18,15 @@ logger = logging.getLogger(__name__)
 
 Passage = dict[str, Any]
 
-# Passages whose digests are compared at a time.
+# Passages per comparison of digests.
 _BATCH = 4096
 
 
 def read_pool(sources: Sequence[str | Path], skip_bad: int = 0) -> Iterator[Passage]:
     """The passages of some sources as ``{title, text}``, each once, without their scores and labels.
 
-    Understands rows with title and text, DPR's tables, records with `ctxs`, and what `passages_of` knows. Rows with a
-    title alone are found by it and read as it; blank ones are left out. Warnings say how many.
+    Reads rows with title and text, DPR's tables, records with `ctxs`, and all formats of `passages_of`. If a row has
+    only a title, the title serves as its text. Blank rows are left out. Warnings say how many.
 
     Args:
         sources: Files, folders of one data set, or ids of data sets on the Hub.
@@ -39,7 +39,7 @@ def read_pool(sources: Sequence[str | Path], skip_bad: int = 0) -> Iterator[Pass
 
 
 def each_once(passages: Iterable[Passage]) -> Iterator[Passage]:
-    """Passages as ``{title, text}``, those with the same title and text once; eight bytes of each stay in memory."""
+    """Passages as ``{title, text}``, without repetitions. Eight bytes per passage stay in memory."""
     known = _Digests()
     batch: list[Passage] = []
     for passage in passages:
@@ -57,7 +57,7 @@ class _Digests:
         self._arrays: list[np.ndarray] = []
 
     def new(self, batch: list[Passage]) -> list[Passage]:
-        """Those of a batch that were never seen, each once; from now on they were."""
+        """The digests of a batch that are new, each once. From then on they count as seen."""
         digests = np.array([_digest(passage) for passage in batch], dtype=np.uint64)
         unique, first = np.unique(digests, return_index=True)
         is_new = np.ones(len(unique), dtype=bool)

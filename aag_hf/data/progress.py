@@ -1,4 +1,4 @@
-"""Outputs that grow row by row, and what made them."""
+"""Outputs that grow row by row, with their manifests."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -11,11 +11,11 @@ from aag_hf.manifest import MANIFEST, Manifest
 
 
 class PartialOutput:
-    """Rows of an output that is not finished, in ``<output>.partial``, under a first line that says what makes them.
+    """The rows of an unfinished output, in ``<output>.partial``. The first line is the output's manifest.
 
     Args:
-        output: The file to be.
-        made_by: What makes it.
+        output: The file that will be written.
+        made_by: Its manifest.
     """
 
     def __init__(self, output: Path, made_by: Manifest):
@@ -25,7 +25,7 @@ class PartialOutput:
         self._end = 0
 
     def read(self) -> list[Any]:
-        """The rows so far; a last line without its end does not count.
+        """The rows so far, without an unfinished last line.
 
         Raises:
             InputError: They were made from something else, or are damaged.
@@ -43,7 +43,7 @@ class PartialOutput:
 
     def append(self, rows: Sequence[Any]) -> None:
         """Add rows to those read and appended before."""
-        # With the first rows, not before them: a run that fails at once leaves nothing behind.
+        # Written with the first rows, so that a run that fails at once leaves nothing behind.
         header = [] if self._end else [encode_row(self.made_by.to_json())]
         with self.path.open("r+b" if self._end else "wb") as file:
             file.truncate(self._end)
@@ -52,14 +52,14 @@ class PartialOutput:
             self._end = file.tell()
 
     def finish(self, write: Callable[[], None]) -> None:
-        """Write the output with `write`, after the manifest beside it: an output that exists is never without."""
+        """Write the manifest, then the output with `write`. So an output never exists without its manifest."""
         self.made_by.write(_manifest_beside(self.output))
         write()
         self.path.unlink(missing_ok=True)
 
 
 def write_output(rows: Iterable[Any], output: Path, made_by: Manifest) -> None:
-    """Write rows to `output`, and the manifest beside it; whoever finds the output finds both."""
+    """Write the manifest and the rows of `output`. The manifest exists whenever the output does."""
     write_rows(rows, output, before=lambda: made_by.write(_manifest_beside(output)))
 
 

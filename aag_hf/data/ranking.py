@@ -1,4 +1,4 @@
-"""LongLLMLingua's question-aware ranking of passages, many questions at a time."""
+"""LongLLMLingua's question-aware ranking of passages, for many questions at a time."""
 
 from collections.abc import Iterator, Sequence
 from inspect import signature
@@ -9,7 +9,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
 
-# LongLLMLingua's restriction: without it a passage of any topic makes the question about as likely.
+# LongLLMLingua's restriction. Without it, passages of any topic make the question about equally likely.
 RESTRICTION = " We can get the answer to this question in the given documents."
 
 
@@ -19,17 +19,17 @@ def question_losses(
     pairs: Sequence[tuple[str, str]],
     batch_tokens: int = 2048,
 ) -> list[float]:
-    """How unlikely each question is after its passage: the lower, the better the passage.
+    """The loss of each question after its passage. The lower it is, the better the passage.
 
-    The mean negative log-likelihood of the question's tokens, and those of LongLLMLingua's restriction, given the
-    passage. A passage that several questions share is read once per batch, and only questions get logits, where the
-    model's attention allows it.
+    This is the mean negative log-likelihood of the tokens of the question and of LongLLMLingua's restriction, given the
+    passage. If the model's attention allows it, a passage that several questions share is read once per batch, and only
+    questions get logits.
 
     Args:
         model: A causal language model.
         tokenizer: Its tokenizer.
         pairs: Passage and question.
-        batch_tokens: Tokens scored at once, padding included.
+        batch_tokens: Tokens per forward pass, padding included.
     """
     max_length = most_tokens(model)
     rows = [_encode(tokenizer, max_length, *pair) for pair in pairs]
@@ -42,14 +42,14 @@ def question_losses(
 
 
 def most_tokens(model: PreTrainedModel) -> int | None:
-    """How many tokens a model reads at most; ``None`` where its configuration sets no limit."""
+    """The most tokens that a model reads. ``None`` if its configuration sets no limit."""
     config = model.config.get_text_config()
     limits = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
     return next((limit for limit in limits if limit), None)
 
 
 def _attends_everywhere(model: PreTrainedModel) -> bool:
-    """Whether questions can go on from a padded passage: each layer attends to all before, by positions it is told."""
+    """Whether a question can continue a padded passage: each layer attends to all tokens before, by given positions."""
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None) or []
     windowed = getattr(config, "sliding_window", None) or any(kind != "full_attention" for kind in kinds)
@@ -57,7 +57,7 @@ def _attends_everywhere(model: PreTrainedModel) -> bool:
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, max_length: int | None, passage: str, question: str) -> Row:
-    """The passage without its last token, and from that token on the question: the last one predicts the first."""
+    """The passage without its last token, and the question after that token, which predicts its first one."""
     ids = tokenizer(passage + question + RESTRICTION)["input_ids"]
     given = max(len(tokenizer(passage)["input_ids"]), 1)
     cut = 0 if max_length is None else max(len(ids) - max_length, 0)
@@ -65,7 +65,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, max_length: int | None, passage:
 
 
 def _batches(rows: list[Row], batch_tokens: int) -> Iterator[list[int]]:
-    """Places of rows; passages of like length together, and those of one passage side by side."""
+    """An order of rows: passages of similar length together, and rows of one passage side by side."""
     batch: list[int] = []
     passages = longest = 0
     for place in sorted(range(len(rows)), key=lambda place: (len(rows[place][0]), rows[place])):
@@ -88,7 +88,7 @@ def _score(model: PreTrainedModel, rows: list[Row]) -> list[float]:
     question_ids, question_mask = _pad([question for _, question in rows], model.device)
     cache = DynamicCache()
     if passage_ids.shape[1]:
-        # No token sees the padding on its right, so this pass needs no mask; and nobody asks for its logits.
+        # No token sees the padding on its right, so this pass needs no mask. Its logits are not used.
         model.base_model(input_ids=passage_ids, past_key_values=cache, use_cache=True)
         cache.batch_select_indices(torch.tensor(owners, device=model.device))
     starts = passage_mask[owners].sum(1, keepdim=True)
@@ -106,7 +106,7 @@ def _score(model: PreTrainedModel, rows: list[Row]) -> list[float]:
 
 @torch.inference_mode()
 def _score_whole(model: PreTrainedModel, rows: list[Row]) -> list[float]:
-    """The same for models of any kind: each passage is read with its question, padded where no token sees it."""
+    """The same for any model. Each passage is read with its question, and padded where no token sees it."""
     ids, mask = _pad([(*passage, *question) for passage, question in rows], model.device)
     logits = model(input_ids=ids, attention_mask=mask).logits
     losses = []

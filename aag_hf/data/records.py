@@ -1,4 +1,4 @@
-"""Records: what every stage reads and writes, one JSON object a question.
+"""Records: what every stage reads and writes, one JSON object per question.
 
 A record has `id`, `question` and `answers`, and may have `target`, `ctxs`, `compressed_context`, `generated_context`
 and `features`. Other columns pass through untouched.
@@ -34,14 +34,14 @@ def read_records(
     """Read records and check them.
 
     Args:
-        source: A file (JSON Lines, a JSON list, a table, each also in gzip, or Parquet); a folder with such a file for
-            each split, or that ``Dataset.save_to_disk`` wrote; a `datasets.Dataset`; or the id of a data set on the
-            Hub. The formats of `to_record` are understood. Rows without an id get one from source and position.
+        source: A file (JSON Lines, a JSON list, a table, each also in gzip, or Parquet); a folder with one such file
+            per split, or one that ``Dataset.save_to_disk`` wrote; a `datasets.Dataset`; or the id of a data set on the
+            Hub. Rows may have any format of `to_record`. Rows without an id get one from source and position.
         split: Which split of a folder or a data set on the Hub.
         need_answers: Refuse questions without answers.
-        skip_bad: How many rows that break the contract are left out, with a warning, instead of refused.
+        skip_bad: How many rows that break the contract may be left out, with a warning.
 
-    A blank passage among others is left out; a warning says how many.
+    Blank passages among others are left out, and a warning says how many.
 
     Raises:
         InputError: The source cannot be read, is empty, or a record breaks the contract; the message names the place.
@@ -56,7 +56,7 @@ def iter_records(
     need_answers: bool = True,
     skip_bad: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """The records of `read_records`, one after the other: memory holds no more than a few of them, and all ids.
+    """The records of `read_records`, one after the other. Memory holds a few of them, and all ids.
 
     Args:
         source: As in `read_records`.
@@ -115,7 +115,7 @@ def write_records(records: Iterable[dict[str, Any]], path: str | os.PathLike[str
 
 
 class Ids:
-    """The ids so far, and where each stands."""
+    """The ids so far, with the place of each."""
 
     def __init__(self) -> None:
         self._where: dict[str, str] = {}
@@ -124,10 +124,10 @@ class Ids:
         return len(self._where)
 
     def add(self, identifier: str, where: str) -> None:
-        """Take one more.
+        """Add one more id.
 
         Raises:
-            InputError: It is there already.
+            InputError: The id stands twice.
         """
         if identifier in self._where:
             raise InputError(
@@ -137,7 +137,7 @@ class Ids:
 
 
 def drop_blank_passages(record: dict[str, Any]) -> int:
-    """Leave out the passages of `record` without text, if there are others; returns how many there were."""
+    """Leave out the blank passages of `record`, if it has others. Returns how many there were."""
     ctxs = record.get("ctxs")
     if not isinstance(ctxs, list):
         return 0
@@ -202,7 +202,7 @@ def _require(holds: bool, where: str, row: dict[str, Any], field: str, expected:
 
 
 def _shown(value: Any) -> str:
-    # Of an integer with thousands of digits there is no text.
+    # Python does not turn an integer of thousands of digits into text.
     text = f"a number of {value.bit_length()} bits" if isinstance(value, int) and abs(value) > 10**60 else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -212,11 +212,11 @@ def _is_text(value: Any) -> bool:
 
 
 def is_blank(value: Any) -> bool:
-    """Whether it is a string without anything to see."""
+    """Whether it is a string without visible characters."""
     return isinstance(value, str) and not value.strip()
 
 
 def _is_number(value: Any) -> bool:
-    # An integer may be longer than any float; compared with NaN everything is false.
+    # An integer may be larger than any float, and every comparison with NaN is false.
     largest = sys.float_info.max
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -largest <= value <= largest

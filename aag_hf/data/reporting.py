@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal, elsewhere a line a minute."""
+"""Reports the progress of long work: as a bar on a terminal, elsewhere as one line per minute."""
 
 import sys
 import time
@@ -10,13 +10,13 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 class Reporting:
-    """A scope in which `reach` says how much is done.
+    """A scope of work, in which `reach` tells how much is done.
 
     Args:
-        description: What is done.
-        total: How much there is to do, if it is known.
-        done: How much was done before, which has no part in the speed.
-        shown: Whether this process says anything.
+        description: The name of the work.
+        total: The amount of work, if it is known.
+        done: How much was done before; it does not count for the speed.
+        shown: Whether this process reports anything.
     """
 
     def __init__(self, description: str, total: int | None = None, done: int = 0, shown: bool = True):
@@ -45,7 +45,7 @@ class Reporting:
         self._bar.stop()
 
     def reach(self, done: int) -> None:
-        """So much is done."""
+        """Report that `done` of the work is done."""
         now = time.monotonic()
         speed = (done - self._before) / max(now - self._begun, 1e-9)
         self._bar.update(self._task, completed=done, speed=f"{speed:,.1f}/s")

@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 Passage = dict[str, Any]
 
-# Bytes of postings that are collected before they are written.
+# Bytes of postings collected before a write.
 _HEAP = 64 * 2**20
-# Digits of a score that do not depend on how the index is divided.
+# How many digits of a score are the same however the index is divided.
 _DIGITS = 3
 
 
 class PassageIndex:
     """Finds passages by the words they share with a question.
 
-    Title and text are both searched. Results depend on the passages and their order alone.
+    Title and text are both searched. Results depend only on the passages and their order.
 
     Args:
-        index: Of tantivy, with the fields that `build` writes.
+        index: An index of tantivy, with the fields that `build` writes.
 
     Example:
 
@@ -47,7 +47,7 @@ class PassageIndex:
 
     @classmethod
     def build(cls, passages: Iterable[Passage], directory: Path | None = None) -> "PassageIndex":
-        """Index passages, each of which is asked for when the one before is done with.
+        """Index passages. Each is taken after the one before is indexed.
 
         Args:
             passages: ``{title, text}``.
@@ -59,7 +59,7 @@ class PassageIndex:
         from tantivy import Index
 
         index = Index(_schema(), None if directory is None else str(directory))
-        # One thread writes: with more the order of passages would be lost.
+        # One thread writes, since several would lose the order of passages.
         writer = index.writer(heap_size=_HEAP, num_threads=1)
         number = -1
         for number, passage in enumerate(passages):
@@ -72,10 +72,10 @@ class PassageIndex:
 
     @classmethod
     def open(cls, directory: Path) -> "PassageIndex":
-        """Open an index that `build` wrote; what is read of it stays on disk.
+        """Open an index that `build` wrote. It stays on disk.
 
         Raises:
-            InputError: It is damaged or something else.
+            InputError: It is damaged, or not an index.
         """
         from tantivy import Index
 
@@ -95,13 +95,13 @@ class PassageIndex:
     ) -> list[list[Passage]]:
         """The best passages of each question, best first, as ``{title, text, score}``.
 
-        A passage that shares no word with the question is not found. Of equal ones the first of the pool comes first.
+        Passages that share no word with the question are not found. If scores are equal, the pool's order decides.
 
         Args:
             questions: What to search for.
-            top_k: Passages a question, where so many are found.
-            answers: The acceptable answers of each question, if it has any. They mark each passage found with
-                `has_answer` and have no part in the ranking.
+            top_k: Passages per question, or fewer if fewer are found.
+            answers: The acceptable answers of each question, if it has any. Each passage found is marked with
+                `has_answer`. The ranking does not see them.
 
         Raises:
             InputError: `top_k` is below one, or `answers` has another length than `questions`.
@@ -122,7 +122,7 @@ class PassageIndex:
         limit = top_k + 10
         while True:
             hits = self._searcher.search(query, limit, count=False).hits
-            # As many as are equal to the last: which of them are given depends on the division of the index.
+            # Take all that equal the last one, since the division of the index decides which of them come.
             if len(hits) < limit or round(hits[-1][0], _DIGITS) < round(hits[top_k - 1][0], _DIGITS):
                 break
             limit *= 2
@@ -135,9 +135,9 @@ class PassageIndex:
 
 
 def recall_at(records: Iterable[dict[str, Any]], depths: Sequence[int]) -> dict[int, float]:
-    """For each depth k the share of records with an answer in their first k passages, of those that have answers.
+    """Per depth k, the share of records with an answer in their first k passages, among those that have answers.
 
-    Nothing, where no record has answers.
+    It is empty if no record has answers.
     """
     hits = dict.fromkeys(depths, 0)
     count = 0

@@ -1,4 +1,4 @@
-"""Fewer records, without a bias from the order they stand in."""
+"""Draws records without a bias from their order."""
 
 import random
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def sample_records(records: Sequence[dict[str, Any]], most: int | None, seed: int) -> Sequence[dict[str, Any]]:
-    """Draw at most `most` of the records, in the order they stand in; ``None`` takes all."""
+    """Draw at most `most` records and keep their order. ``None`` takes all."""
     if most is None or most >= len(records):
         return records
     draw = random.Random(seed)  # nosec B311 # which records are drawn is no secret

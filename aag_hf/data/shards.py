@@ -1,4 +1,4 @@
-"""Long maps over records that survive being stopped, on one process or several."""
+"""Long maps over records, on one process or several, which continue after a stop."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -29,23 +29,23 @@ def map_records(
     description: str,
     processes: "PartialState | None" = None,
 ) -> None:
-    """Apply `transform` to batches of records and write what it gives to `output`, in the order of the records.
+    """Apply `transform` to batches of records, and write the results to `output` in the order of the records.
 
-    Each batch becomes a file in the folder ``<output>.partial``, whole or absent; a rerun makes those that are missing,
-    on any number of processes. `output` and its manifest appear when all are there. What stands in a batch depends on
-    the records alone, so the result does not depend on the processes or on stops.
+    Each batch becomes a file in the folder ``<output>.partial``, complete or absent. A rerun makes those that are
+    missing, on any number of processes. `output` and its manifest appear when all are there. Batches depend only on the
+    records, so neither processes nor stops change the result.
 
     Args:
         records: The input; ids are unique.
         transform: Takes some records and returns as many, with the same ids in the same order.
         output: The file to write, ``.jsonl`` or ``.jsonl.gz``.
-        made_by: The input, and everything that `transform` depends on.
-        batch_size: Records a call of `transform`.
-        description: What the progress bar says.
-        processes: Those that share the work; each must have the same records. The first one writes the output.
+        made_by: The manifest: the input, and everything that `transform` depends on.
+        batch_size: Records per call of `transform`.
+        description: The text of the progress bar.
+        processes: The processes that share the work. Each must have the same records. The first one writes the output.
 
     Raises:
-        InputError: What a stopped run left of `output` was made from something else.
+        InputError: The remains of a stopped run were made from something else.
     """
     index, count = (processes.process_index, processes.num_processes) if processes else (0, 1)
     folder = output.with_name(f"{output.name}.partial")
@@ -64,7 +64,7 @@ def map_records(
                 raise ValueError("transform changed the ids of its batch: return one record for each, in order.")
             for result in results:
                 check_record(result, f"{description}: record {result['id']!r}", need_answers=False)
-            # With the first batch, not before it: a run that fails at once leaves nothing behind.
+            # Written with the first batch, so that a run that fails at once leaves nothing behind.
             if not (folder / MANIFEST).exists():
                 made_by.write(folder / MANIFEST)
             write_rows(results, shard)

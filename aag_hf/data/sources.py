@@ -1,4 +1,4 @@
-"""Where rows come from: a file, a folder, a data set on disk, in memory or on the Hub."""
+"""The sources of rows: a file, a folder, or a data set on disk, in memory or on the Hub."""
 
 import itertools
 from collections.abc import Iterable
@@ -15,13 +15,13 @@ Rows = Iterable[tuple[str, Any]]
 
 
 def open_source(source: str, split: str | None, bad: BadRows) -> tuple[str, Rows]:
-    """The name of a source, which rows without an identifier get one from, and its rows with the place of each.
+    """The name of a source, from which rows without an id get one, and its rows with the place of each.
 
     Args:
-        source: A file; a folder with a file for each split, or that ``Dataset.save_to_disk`` wrote; or the id of a data
-            set on the Hub.
+        source: A file; a folder with one file per split, or one that ``Dataset.save_to_disk`` wrote; or the id of a
+            data set on the Hub.
         split: Which split of a folder or a data set on the Hub.
-        bad: Takes rows that cannot be read.
+        bad: Counts rows that cannot be read.
 
     Raises:
         InputError: There is no such source or split.
@@ -45,7 +45,7 @@ def _open_folder(folder: Path, split: str | None, bad: BadRows) -> tuple[str, Ro
         try:
             loaded = load_from_disk(str(folder))
         except Exception as error:
-            # Of a damaged folder, whatever its reader stumbles over.
+            # On a damaged folder its reader may raise anything.
             raise InputError(f"{folder}: not a whole data set saved to disk ({error!r}): save it again.") from None
         return _pick_split(loaded, folder.name, str(folder), split)
     names = (file for file in sorted(folder.iterdir()) if file.name.endswith(SUFFIXES))

@@ -1,4 +1,4 @@
-"""Tables as rows: DPR's passages and questions, other files with tabs or commas, and Parquet."""
+"""Reads tables as rows: DPR's passages and questions, other files with tabs or commas, and Parquet."""
 
 import csv
 import json
@@ -11,25 +11,25 @@ from aag_hf.data.bad_rows import BadRows
 from aag_hf.errors import InputError
 
 TABLES = (".tsv", ".csv")
-# A first line with one of these is a head.
+# A first line with one of these names is a header.
 _NAMES = {"question", "text", "contents", "passage"}
-# DPR's passages, and its questions, come without a head.
+# DPR's passages and questions have no header.
 _PASSAGES = ["id", "text", "title"]
 _QUESTIONS = ["question", "answers"]
-# Rows read at a time.
+# Rows per read.
 _BATCH = 256
 
 
 def table_rows(path: Path, file: TextIO, bad: BadRows) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of a table, by the names in its first line; without such a line it must be DPR's.
+    """Rows of a table, with the names of its first line. A table without such a line must be DPR's.
 
     Args:
         path: The file's name.
-        file: The file, opened with line ends as they are.
-        bad: Takes rows that have more or fewer fields than there are names.
+        file: The file, opened without conversion of line ends.
+        bad: Counts rows that have more or fewer fields than there are names.
 
     Raises:
-        InputError: It is no such table, or a row is bad.
+        InputError: The file is no such table, or a row is bad.
     """
     first = file.readline()
     delimiter = "\t" if "\t" in first else ","
@@ -83,7 +83,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def without_nan(value: Any) -> Any:
-    """`value` with null for NaN and infinity, as rows of JSON files have it."""
+    """`value` with null instead of NaN and infinity, as in rows of JSON files."""
     if isinstance(value, dict):
         return {name: without_nan(item) for name, item in value.items()}
     if isinstance(value, list):

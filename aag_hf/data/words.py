@@ -1,4 +1,4 @@
-"""The words by which passages are found."""
+"""The words that retrieval searches."""
 
 from itertools import pairwise
 
@@ -20,7 +20,7 @@ _FUNCTION_WORDS = frozenset((
 def words(text: str) -> list[str]:
     """Words in one form (see [`~aag_hf.data.answers.one_form`]), without English function words.
 
-    A run of a script without spaces gives each two neighbouring characters, as search engines do it.
+    Text of a script without spaces gives pairs of neighbouring characters, as in search engines.
     """
     found: list[str] = []
     for run in _RUN.finditer(one_form(text)):
