@@ -12,6 +12,7 @@ from aag_hf.cli.index import POOL
 from aag_hf.cli.options import OVERWRITE, processes
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed_by_first, manifest
+from aag_hf.data.answers import Match
 from aag_hf.data.mapped import open_records
 from aag_hf.data.pool import read_pool
 from aag_hf.data.records import iter_records
@@ -34,6 +35,10 @@ class RetrieveOptions:
     index: str | None = field(default=None, metadata={"help": "Folder that `aag index` made, instead of a pool."})
     split: str | None = field(default=None, metadata={"help": "Which split of the input."})
     top_k: int = field(default=5, metadata={"help": "Passages for each question, where so many share a word with it."})
+    match: Match = field(
+        default="words",
+        metadata={"help": "How answers are looked for in passages: words, or regex where answers are expressions."},
+    )
     skip_bad: int = field(
         default=0, metadata={"help": "How many rows of the pool that cannot be used may be left out."}
     )
@@ -49,6 +54,7 @@ def retrieve(
     skip_bad: int = 0,
     overwrite: bool = False,
     index: str | Path | None = None,
+    match: Match = "words",
 ) -> dict[str, Any]:
     """Give each record of `input` its `top_k` best passages as `ctxs`, and write the records to `output`.
 
@@ -63,6 +69,7 @@ def retrieve(
         skip_bad: How many malformed rows of the pool may be left out.
         overwrite: Start anew where there is an output.
         index: A folder that ``aag index`` made.
+        match: How answers are looked for in passages, as in [`~aag_hf.data.answers.has_answer`].
 
     Returns:
         How many `questions` there are, and `recall`, as [`~aag_hf.data.retrieval.recall_at`] gives it for the first
@@ -74,7 +81,7 @@ def retrieve(
     if bool(pool) == (index is not None):
         raise InputError("give either pool, what to search, or index, a folder that `aag index` made.")
     records = open_records(input, split, need_answers=False)
-    settings = {"split": split, "top_k": top_k, "skip_bad": skip_bad}
+    settings = {"split": split, "top_k": top_k, "skip_bad": skip_bad, "match": match}
     made_by = manifest("retrieve", settings, input=input, pool=pool, index=index)
     output = Path(output)
     with claimed_by_first(output, made_by, overwrite, processes()) as finished:
@@ -83,7 +90,7 @@ def retrieve(
 
             def search(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 questions = [record["question"] for record in batch]
-                found = passages.search(questions, top_k, [record.get("answers") for record in batch])
+                found = passages.search(questions, top_k, [record.get("answers") for record in batch], match)
                 return [record | {"ctxs": ctxs} for record, ctxs in zip(batch, found, strict=True)]
 
             map_records(
