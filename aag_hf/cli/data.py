@@ -74,7 +74,9 @@ def write_data(
         chosen = {"split": split, "skip_bad": skip_bad, "config_name": config_name, "revision": revision}
         settings = {name: value for name, value in chosen.items() if value}
         made_by = manifest("data", settings, source=source)
-        records = iter_records(source, need_answers=False, **settings)
+        records = iter_records(
+            source, split, need_answers=False, skip_bad=skip_bad, config_name=config_name, revision=revision
+        )
         return {str(output): _write_once(Path(output), records, made_by, {"source": source} | settings, overwrite)}
     from aag_hf.data.countries import country_documents, load_countries
 
