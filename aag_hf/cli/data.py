@@ -29,7 +29,7 @@ class DataOptions:
     )
     output: str = field(
         default="",
-        metadata={"help": "Folder for the splits of countries; else the file to write (.jsonl or .jsonl.gz)."},
+        metadata={"help": "Folder for the splits of countries; else the file to write (.jsonl, .jsonl.gz, .parquet)."},
     )
     check: str | None = field(
         default=None, metadata={"help": "Only print what is in this file, folder or data set, of records or passages."}

@@ -30,7 +30,7 @@ class RetrieveOptions:
     """Options of ``aag retrieve``."""
 
     input: str = field(metadata={"help": "Records: a file, a folder, or the id of a data set on the Hub."})
-    output: str = field(metadata={"help": "File to write (.jsonl or .jsonl.gz): the records with new ctxs."})
+    output: str = field(metadata={"help": "File to write (.jsonl, .jsonl.gz, .parquet): the records with new ctxs."})
     pool: list[str] = field(default_factory=list, metadata={"help": f"{POOL} It is indexed anew, in memory."})
     index: str | None = field(default=None, metadata={"help": "Folder that `aag index` made, instead of a pool."})
     split: str | None = field(default=None, metadata={"help": "Which split of the input."})

@@ -110,7 +110,11 @@ def iter_records(
 
 
 def write_records(records: Iterable[dict[str, Any]], path: str | os.PathLike[str]) -> None:
-    """Check records and write them to `path` (``.jsonl`` or ``.jsonl.gz``), which appears only when it is complete.
+    """Check records and write them to `path`, which appears only when it is complete.
+
+    Args:
+        records: The records; each is written before the next is asked for.
+        path: The file, ``.jsonl``, ``.jsonl.gz`` or ``.parquet``.
 
     Raises:
         InputError: A record breaks the contract, an id stands twice, or the name has another ending.

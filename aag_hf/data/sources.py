@@ -7,7 +7,7 @@ from typing import Any
 
 from aag_hf.data.bad_rows import BadRows
 from aag_hf.data.files import SUFFIXES, file_stem, read_rows
-from aag_hf.data.tables import without_nan
+from aag_hf.data.parquet import without_nan
 from aag_hf.errors import InputError
 from aag_hf.manifest import MANIFEST
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from aag_hf.cli.main import main
-from aag_hf.data import read_records
+from aag_hf.data import read_records, write_records
 from aag_hf.data.answers import has_answer
 from aag_hf.data.files import read_rows
 from aag_hf.data.pool import read_pool
@@ -150,6 +150,33 @@ def test_parquet(tmp_path):
     written(tmp_path / "b.parquet", "no parquet")
     with pytest.raises(InputError, match=r"b\.parquet: not a whole Parquet file"):
         read_records(tmp_path / "b.parquet")
+
+
+@pytest.mark.parametrize("rows", [1, 300])
+def test_parquet_gives_back_every_record_as_it_was(tmp_path, rows):
+    datasets = pytest.importorskip("datasets")
+    passage = SUVA | {"score": 2**60 + 1, "has_answer": True, "id": 3}
+    full = {"question": "q?", "answers": SUVA_ANSWERS, "ctxs": [passage, SUVA], "features": [0.1, 2], "target": "Suva"}
+    records = [{"id": f"{i}", **full, "note": [i, {"x": None}]} for i in range(rows)]
+    records += [{"id": "bare", "question": "¿?", "answers": ["x"]}, {"id": "none", "question": "q", "ctxs": []}]
+    write_records(records, tmp_path / "a.parquet")
+    found = read_records(tmp_path / "a.parquet", need_answers=False)
+    assert json.loads(json.dumps(found)) == json.loads(json.dumps(records).replace(str(2**60 + 1), str(float(2**60))))
+    loaded = datasets.Dataset.from_parquet(str(tmp_path / "a.parquet"), cache_dir=str(tmp_path / "cache"))
+    assert loaded[0]["answers"] == SUVA_ANSWERS and loaded[0]["ctxs"][1]["text"] == SUVA["text"]
+    with pytest.raises(InputError, match="cannot be written as JSON"):
+        write_records([full | {"id": "1", "note": object()}], tmp_path / "b.parquet")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "cache"]
+
+
+def test_commands_write_parquet_and_read_it(tmp_path):
+    source = written(tmp_path / "q.jsonl", json.dumps({"question": "Where is Suva?", "answers": ["Fiji"]}) + "\n")
+    pool = written(tmp_path / "pool.jsonl", json.dumps(SUVA) + "\n")
+    assert main(["data", "--source", str(source), "--output", f"{tmp_path}/a.parquet"]) == 0
+    search = ["retrieve", "--input", f"{tmp_path}/a.parquet", "--pool", str(pool), "--output", f"{tmp_path}/b.parquet"]
+    assert main(search) == 0
+    (record,) = read_records(tmp_path / "b.parquet")
+    assert record["id"] == "q-0" and record["ctxs"][0]["title"] == "Suva" and record["ctxs"][0]["has_answer"]
 
 
 def test_a_configuration_and_a_revision_belong_to_the_hub(tmp_path, capsys):
