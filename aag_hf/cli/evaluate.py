@@ -14,6 +14,7 @@ from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE, LoadingOptions, device, processes, use_threads
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed_by_first, manifest
+from aag_hf.data.answers import Match
 from aag_hf.data.mapped import open_records
 from aag_hf.data.progress import PartialOutput
 from aag_hf.errors import InputError
@@ -36,6 +37,9 @@ class EvaluateOptions(LoadingOptions):
     )
     batch_size: int = field(default=32, metadata={"help": "Questions a forward pass."})
     seed: int = field(default=29, metadata={"help": "Of the controls' shuffles."})
+    match: Match = field(
+        default="words", metadata={"help": "How answers are compared: words, or regex where answers are expressions."}
+    )
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
@@ -60,7 +64,9 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     records = open_records(options.input)
     check_groups(records)
     configs = [_check_model(path, records, options.controls) for path in options.model]
-    settings = {n: getattr(options, n) for n in ("dtype", "attn_implementation", "controls", "batch_size", "seed")}
+    settings = {
+        n: getattr(options, n) for n in ("dtype", "attn_implementation", "controls", "batch_size", "seed", "match")
+    }
     bases = [config.base_model_name_or_path or "" for config in configs]
     made_by = manifest("evaluate", settings, model=options.model, base=bases, input=options.input)
     output = Path(options.output_dir) / "results.json"
@@ -99,6 +105,7 @@ def _missing_rows(
                 control=control,
                 batch_size=options.batch_size,
                 seed=options.seed,
+                match=options.match,
                 processes=processes(),
             )
             row = name + ("" if control == "none" else f", {control.replace('_', ' ')}")

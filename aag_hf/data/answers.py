@@ -66,10 +66,20 @@ def has_answer(text: str, answers: Sequence[str], match: Match = "words") -> boo
     return any(not answer or f" {' '.join(answer)} " in tokens for answer in wanted)
 
 
-def _is_found(pattern: str, text: str) -> bool:
+def begins_with_pattern(text: str, patterns: Sequence[str]) -> bool:
+    """Whether a regular expression matches from the beginning of `text`, as DrQA judges answers to CuratedTREC.
+
+    Raises:
+        InputError: As `has_answer`.
+    """
+    return any(_is_found(pattern, text.strip(), at_start=True) for pattern in patterns)
+
+
+def _is_found(pattern: str, text: str, at_start: bool = False) -> bool:
+    look = regex.match if at_start else regex.search
     try:
         flags = regex.IGNORECASE | regex.MULTILINE
-        return regex.search(pattern, unicodedata.normalize("NFC", text), flags, timeout=_SECONDS) is not None
+        return look(pattern, unicodedata.normalize("NFC", text), flags, timeout=_SECONDS) is not None
     except regex.error as error:
         raise InputError(f"answer {pattern!r}: not a regular expression ({error}): correct it.") from None
     except TimeoutError:

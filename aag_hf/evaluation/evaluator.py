@@ -8,6 +8,7 @@ import torch
 from accelerate import PartialState
 
 from aag_hf.awakening import AwakeningConfig, AwakeningModel
+from aag_hf.data.answers import Match
 from aag_hf.data.contexts import context_of
 from aag_hf.errors import InputError
 from aag_hf.evaluation.controls import Control, controlled_features
@@ -24,6 +25,7 @@ def evaluate_reader(
     control: Control = "none",
     batch_size: int = 32,
     seed: int = 29,
+    match: Match = "words",
     processes: PartialState | None = None,
 ) -> dict[str, Any]:
     """Answer every record's question and score the answers.
@@ -34,6 +36,7 @@ def evaluate_reader(
         control: Replaces the question's features, or with ``"off"`` switches the adapter off.
         batch_size: Questions a forward pass.
         seed: Of the controls' shuffles.
+        match: ``"regex"`` where the answers are regular expressions.
         processes: Those that share the work, each with the whole model and all records: each record is answered by one
             of them and all return the same. Without it this process works alone.
 
@@ -67,7 +70,7 @@ def evaluate_reader(
     adapter_off = model.reader.disable_adapter() if control == "off" else nullcontext()
     with adapter_off:
         output = model.generate(questions, contexts, features, passages, batch_size)
-    rows = score_predictions(records, all_shares(output.answers, processes))
+    rows = score_predictions(records, all_shares(output.answers, processes), match)
     costs = [(output.input_tokens, sum(output.seconds.values()))]
     tokens, seconds = map(sum, zip(*all_shares(costs, processes)))
     return {
