@@ -19,7 +19,7 @@ from aag_hf.data.records import iter_records
 from aag_hf.data.retrieval import PassageIndex, recall_at
 from aag_hf.data.shards import map_records
 from aag_hf.errors import InputError
-from aag_hf.hub import leave_data_card
+from aag_hf.hub.data_cards import Contents, leave_data_card
 
 # Questions between two savings of what is done.
 _BATCH = 256
@@ -72,8 +72,8 @@ def retrieve(
         match: How answers are looked for in passages, as in [`~aag_hf.data.answers.has_answer`].
 
     Returns:
-        How many `questions` there are, and `recall`, as [`~aag_hf.data.retrieval.recall_at`] gives it for the first
-        passage and for all.
+        On the first process, how many `questions` there are, and `recall`, as [`~aag_hf.data.retrieval.recall_at`]
+        gives it for the first passage and for all.
 
     Raises:
         InputError: An input cannot be read, the pool is empty, or `output` was made from others.
@@ -102,11 +102,13 @@ def retrieve(
                 description="Searching",
                 processes=processes(),
             )
-        if processes().is_main_process:
-            searched: dict[str, Any] = {"index": str(index)} if index else {"pool": list(map(str, pool))}
-            told = {"input": str(input), **searched, "top_k": top_k}
-            leave_data_card(output, iter_records(output, need_answers=False), "aag retrieve", told)
-    recall = recall_at(iter_records(output, need_answers=False), sorted({1, top_k}))
+        if not processes().is_main_process:
+            return {}
+        searched: dict[str, Any] = {"index": str(index)} if index else {"pool": list(map(str, pool))}
+        told = {"input": str(input), **searched, "top_k": top_k}
+        written = Contents(iter_records(output, need_answers=False))
+        recall = recall_at(written, sorted({1, top_k}))
+        leave_data_card(output, written, "aag retrieve", told)
     return {"questions": len(records), "recall": recall}
 
 
@@ -114,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("retrieve", (RetrieveOptions,), argv)
     result = retrieve(**vars(options))
-    if processes().is_main_process:
+    if result:
         recalls = ", ".join(f"recall@{k} {share:.1%}" for k, share in result["recall"].items())
         plain_console().print(
             f"{result['questions']} questions: {recalls or 'no answers to look for'}; written to {options.output}",
