@@ -8,9 +8,9 @@ from typing import Any
 
 from aag_hf.data.answers import has_answer, one_form
 from aag_hf.data.bad_rows import BadRows
-from aag_hf.data.formats import passages_of, rows_of, to_passage, to_record
-from aag_hf.data.records import Ids, check_passage, check_record, drop_blank_passages
-from aag_hf.data.sources import Rows, open_source
+from aag_hf.data.formats import passages_of, to_passage, to_record
+from aag_hf.data.records import Ids, check_passage, check_record, drop_blank_passages, single_rows
+from aag_hf.data.sources import open_source
 from aag_hf.errors import InputError
 
 # More bad rows than any file has.
@@ -36,7 +36,7 @@ def describe_source(
     bad = BadRows(_ALL)
     name, rows = open_source(source, split, bad, config_name, revision)
     summary: _Summary | None = None
-    for position, (where, row) in enumerate(_singles(rows)):
+    for position, (where, row) in enumerate(single_rows(rows)):
         if summary is None:
             summary = _Questions(name) if _is_question(row) else _Passages(name)
         try:
@@ -166,12 +166,6 @@ class _Questions(_Summary):
                 f"{100 * self.found / self.with_passages:.1f} % of the questions"
             )
         yield from _first(self.first)
-
-
-def _singles(rows: Rows) -> Rows:
-    for where, row in rows:
-        for single in rows_of(row):
-            yield where, single
 
 
 def _is_question(row: Any) -> bool:

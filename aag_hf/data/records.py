@@ -88,7 +88,7 @@ def iter_records(
         raise InputError(f"source is a {type(source).__name__}: expected a path, a Hub id or a datasets.Dataset.")
     ids = Ids()
     blank = 0
-    for position, (where, row) in enumerate(_single_rows(rows)):
+    for position, (where, row) in enumerate(single_rows(rows)):
         try:
             if not isinstance(row, dict):
                 raise InputError(f"{where}: expected a JSON object, found a JSON {type(row).__name__}.")
@@ -130,7 +130,8 @@ def write_records(records: Iterable[dict[str, Any]], path: str | os.PathLike[str
     write_rows(checked(), path)
 
 
-def _single_rows(rows: Rows) -> Rows:
+def single_rows(rows: Rows) -> Rows:
+    """Rows of which each is one record: some formats hold several questions in a row."""
     for where, row in rows:
         for number, single in enumerate(rows_of(row), start=1):
             yield (where if single is row else f"{where}, question {number}"), single
