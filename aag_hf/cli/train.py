@@ -253,25 +253,27 @@ def cache_teacher(
     options: TrainOptions,
     arguments: ContextDistillationConfig,
 ) -> TeacherCache:
-    """What the teacher says about `records`, from ``options.teacher_cache_dir``; one process computes what is missing.
+    """What the teacher says about `records`, from ``options.teacher_cache_dir``.
+
+    All processes together compute what is missing.
 
     Raises:
         InputError: The folder belongs to another teacher, prompt or temperature.
     """
     assert options.teacher is not None and options.teacher_cache_dir is not None
-    with arguments.main_process_first(local=False, desc="teacher cache"):
-        return TeacherCache.build(
-            teacher.to(arguments.device),
-            collator,
-            records,
-            options.teacher_cache_dir,
-            key={"teacher": options.teacher},
-            top_k=options.teacher_top_k,
-            temperature=arguments.temperatures(_most_steps(arguments, len(records))),
-            aligned=arguments.alignment_weights,
-            layers=arguments.layers,
-            batch_size=arguments.per_device_eval_batch_size,
-        )
+    return TeacherCache.build(
+        teacher.to(arguments.device),
+        collator,
+        records,
+        options.teacher_cache_dir,
+        key={"teacher": options.teacher},
+        top_k=options.teacher_top_k,
+        temperature=arguments.temperatures(_most_steps(arguments, len(records))),
+        aligned=arguments.alignment_weights,
+        layers=arguments.layers,
+        batch_size=arguments.per_device_eval_batch_size,
+        processes=PartialState(),
+    )
 
 
 def _most_steps(arguments: ContextDistillationConfig, records: int) -> int:

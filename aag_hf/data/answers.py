@@ -4,9 +4,15 @@ import re
 import string
 import unicodedata
 from collections.abc import Sequence
+from typing import Literal
 
 import regex
 
+from aag_hf.errors import InputError
+
+Match = Literal["words", "regex"]
+
+_SECONDS = 1
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _TOKEN = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
@@ -38,14 +44,43 @@ def tokenize(text: str) -> list[str]:
     return _TOKEN.findall(unicodedata.normalize("NFD", one_form(text)))
 
 
-def has_answer(text: str, answers: Sequence[str]) -> bool:
-    """Whether the tokens of an answer stand in `text` one after the other, as DPR judges passages.
+def has_answer(text: str, answers: Sequence[str], match: Match = "words") -> bool:
+    """Whether an answer stands in `text`.
 
     A blank answer has no tokens and is found in every text; records refuse blank answers.
+
+    Args:
+        text: Where to look.
+        answers: What to look for.
+        match: ``"words"``: the tokens of an answer stand one after the other, as DPR judges passages. ``"regex"``: the
+            answers are regular expressions, as those of CuratedTREC, and one is found anywhere, in upper or lower case.
+
+    Raises:
+        InputError: An answer is no regular expression, or takes longer than a second.
     """
-    tokens = tokenize(text)
-    for answer in answers:
-        wanted = tokenize(answer)
-        if any(tokens[i : i + len(wanted)] == wanted for i in range(len(tokens) - len(wanted) + 1)):
-            return True
-    return False
+    if match == "regex":
+        return any(_is_found(answer, text) for answer in answers)
+    # No token holds a space.
+    tokens = f" {' '.join(tokenize(text))} "
+    wanted = (tokenize(answer) for answer in answers)
+    return any(not answer or f" {' '.join(answer)} " in tokens for answer in wanted)
+
+
+def begins_with_pattern(text: str, patterns: Sequence[str]) -> bool:
+    """Whether a regular expression matches from the beginning of `text`, as DrQA judges answers to CuratedTREC.
+
+    Raises:
+        InputError: As `has_answer`.
+    """
+    return any(_is_found(pattern, text.strip(), at_start=True) for pattern in patterns)
+
+
+def _is_found(pattern: str, text: str, at_start: bool = False) -> bool:
+    look = regex.match if at_start else regex.search
+    try:
+        flags = regex.IGNORECASE | regex.MULTILINE
+        return look(pattern, unicodedata.normalize("NFC", text), flags, timeout=_SECONDS) is not None
+    except regex.error as error:
+        raise InputError(f"answer {pattern!r}: not a regular expression ({error}): correct it.") from None
+    except TimeoutError:
+        raise InputError(f"answer {pattern!r}: takes more than {_SECONDS} s to look for: make it simpler.") from None

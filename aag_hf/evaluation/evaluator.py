@@ -9,6 +9,7 @@ import torch
 from accelerate import PartialState
 
 from aag_hf.awakening import AwakeningConfig, AwakeningModel
+from aag_hf.data.answers import Match
 from aag_hf.data.contexts import context_of
 from aag_hf.errors import InputError
 from aag_hf.evaluation.controls import (
@@ -33,6 +34,7 @@ def evaluate_reader(
     control: Control = "none",
     batch_size: int = 32,
     seed: int = 29,
+    match: Match = "words",
     processes: PartialState | None = None,
 ) -> dict[str, Any]:
     """Answer every record's question and score the answers.
@@ -46,6 +48,7 @@ def evaluate_reader(
             prompt too, ``"off"`` switches the adapter off.
         batch_size: Questions a forward pass.
         seed: Of the controls' shuffles.
+        match: ``"regex"`` where the answers are regular expressions.
         processes: Those that share the work, each with the whole model and all records: each record is answered by one
             of them and all return the same. Without it this process works alone.
 
@@ -84,7 +87,7 @@ def evaluate_reader(
     adapter_off = model.reader.disable_adapter() if control == "off" else nullcontext()
     with adapter_off:
         output = model.generate(questions, contexts, features, passages, batch_size, memory)
-    rows = score_predictions(records, all_shares(output.answers, processes))
+    rows = score_predictions(records, all_shares(output.answers, processes), match)
     costs = [(output.input_tokens, seconds_to_read + sum(output.seconds.values()))]
     tokens, seconds = map(sum, zip(*all_shares(costs, processes)))
     return {

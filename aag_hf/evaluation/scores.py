@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from aag_hf.data.answers import Match, begins_with_pattern, has_answer
 from aag_hf.errors import InputError
 from aag_hf.evaluation.metrics import best_subspan_em, exact_match, f1_score
 
@@ -37,8 +38,16 @@ def check_groups(records: Sequence[dict[str, Any]]) -> None:
                 )
 
 
-def score_predictions(records: Sequence[dict[str, Any]], predictions: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a record.
+def score_predictions(
+    records: Sequence[dict[str, Any]], predictions: Sequence[str], match: Match = "words"
+) -> list[dict[str, Any]]:
+    """One row for each record.
+
+    Args:
+        records: With `answers`.
+        predictions: An answer to each.
+        match: ``"regex"`` where answers are regular expressions: a prediction is exact if one matches from its
+            beginning, which is its F1 too, and holds an answer if one is found anywhere.
 
     Returns:
         Rows with the record's `id`, `question` and `answers`, the `prediction`, `METRICS` in [0, 1], and `relation`,
@@ -48,13 +57,25 @@ def score_predictions(records: Sequence[dict[str, Any]], predictions: Sequence[s
         {
             **{name: record[name] for name in ("id", "question", "answers")},
             "prediction": prediction,
-            "exact_match": float(exact_match(prediction, record["answers"])),
-            "f1": f1_score(prediction, record["answers"]),
-            "best_subspan_em": float(best_subspan_em(prediction, record["answers"])),
+            **(_pattern_scores if match == "regex" else _scores)(prediction, record["answers"]),
             **{name: record[name] for name in GROUPS if name in record},
         }
         for record, prediction in zip(records, predictions, strict=True)
     ]
+
+
+def _scores(prediction: str, answers: Sequence[str]) -> dict[str, float]:
+    return {
+        "exact_match": float(exact_match(prediction, answers)),
+        "f1": f1_score(prediction, answers),
+        "best_subspan_em": float(best_subspan_em(prediction, answers)),
+    }
+
+
+def _pattern_scores(prediction: str, patterns: Sequence[str]) -> dict[str, float]:
+    exact = float(begins_with_pattern(prediction, patterns))
+    found = float(has_answer(prediction, patterns, "regex"))
+    return {"exact_match": exact, "f1": exact, "best_subspan_em": found}
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
