@@ -63,6 +63,23 @@ def test_training_changes_what_documents_say(reader):
     assert (network.input_rms_down_proj_64x32 != 1).all()
 
 
+@pytest.mark.parametrize("keep", ["true", "false"])
+def test_it_learns_from_a_teacher_that_has_the_document_in_its_prompt(tiny_llama_dir, train_file, tmp_path, keep):
+    lora = ["--method", "lora", "--context", "passages"]
+    assert train(tiny_llama_dir, train_file, tmp_path / "teacher", *lora) == 0
+    taught = [
+        "--dev_file",
+        train_file,
+        "--teacher",
+        str(tmp_path / "teacher"),
+        "--teacher_cache_dir",
+        str(tmp_path / "cache"),
+    ]
+    assert train(tiny_llama_dir, train_file, tmp_path / "reader", *taught, "--keep_lower_states", keep) == 0
+    figures = json.loads((tmp_path / "reader" / "config.json").read_text())["training_figures"]
+    assert figures["eval_distillation_kl"] > 0
+
+
 @pytest.mark.parametrize("base", ["tiny_llama_dir", "tiny_t5_dir"])
 def test_the_generated_context_can_be_the_adapters_document(base, train_file, tmp_path, request):
     base = request.getfixturevalue(base)
