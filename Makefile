@@ -23,7 +23,7 @@ audit: .venv/installed
 	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 bench: .venv/installed
-	for script in kernel train_step generate distillation_step compression question; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in kernel train_step generate distillation_step compression question document; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 # Without set-up of its own: GPU machines bring their own torch and Triton, and may have no network.
 bench-gpu:

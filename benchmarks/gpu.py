@@ -2,6 +2,7 @@
 
 import compression
 import distillation_step
+import document
 import generate
 import kernel
 import question
@@ -12,7 +13,7 @@ import train_step
 def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA device: `make bench` measures what a CPU does.")
-    for script in (kernel, train_step, generate, distillation_step, compression, question):
+    for script in (kernel, train_step, generate, distillation_step, compression, question, document):
         script.main()
 
 

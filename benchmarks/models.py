@@ -6,6 +6,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from aag_hf import HyperLoraConfig
 from aag_hf.awakening import share_weights
+from aag_hf.hyperlora import memory_layers
 
 RANK = 8
 FEATURES = 64
@@ -56,6 +57,20 @@ def with_hyperlora(base: PreTrainedModel, static: bool = False) -> PeftModel:
         feature_dim=FEATURES,
         static=static,
         target_modules="all-linear",
+    )
+    return get_peft_model(share_weights(base), config)
+
+
+def with_memory(base: PreTrainedModel) -> PeftModel:
+    config = HyperLoraConfig(
+        task_type="CAUSAL_LM",
+        hypernetwork="memory",
+        r=64,
+        feature_dim=base.config.hidden_size,
+        hidden_dim=128,
+        static=True,
+        static_r=8,
+        target_modules=memory_layers(base),
     )
     return get_peft_model(share_weights(base), config)
 

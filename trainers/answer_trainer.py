@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -185,6 +186,19 @@ class AnswerTrainer(Seq2SeqTrainer):
             self.control.should_training_stop = True
             return
         super()._run_epoch(**kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        trained: Any = self.model if model is None else model
+        active = list(getattr(trained, "active_adapters", ()) if hasattr(trained, "peft_config") else ())
+        if len(active) < 2:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        # The Trainer loads one of several adapters that add up.
+        for name in active:
+            folder = Path(resume_from_checkpoint) / name
+            folder = folder if folder.is_dir() else folder.parent
+            trained.load_adapter(str(folder), name, is_trainable=True)
+        trained.base_model.set_adapter(active)
 
     def hyperparameter_search(
         self,

@@ -470,6 +470,11 @@ def load_part(
                 f"model it was trained on.\n{error}"
             ) from error
         _check_adapter_file(model, directory / "adapter_model.safetensors")
+        beside = sorted(folder.parent for folder in directory.glob("*/adapter_config.json"))
+        for folder in beside:
+            model.load_adapter(str(folder), folder.name, autocast_adapter_dtype=single_precision)
+        if beside:
+            model.base_model.set_adapter(["default", *(folder.name for folder in beside)], inference_mode=True)
     return model.merge_and_unload() if merge else model
 
 

@@ -24,7 +24,7 @@ class CompressOptions:
     """Options of ``aag compress``."""
 
     input: str = field(metadata={"help": "Records with ctxs: a file, a folder, or the id of a data set on the Hub."})
-    output: str = field(metadata={"help": "File to write (.jsonl or .jsonl.gz); a stopped run continues."})
+    output: str = field(metadata={"help": "File to write (.jsonl, .jsonl.gz, .parquet); a stopped run continues."})
     model_name_or_path: str = field(
         default="embedded", metadata={"help": "Causal language model that judges the passages; embedded: SmolLM2-135M."}
     )

@@ -11,9 +11,11 @@ from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed, manifest
+from aag_hf.data.check import describe_source
 from aag_hf.data.files import read_rows
 from aag_hf.data.progress import write_output
 from aag_hf.data.records import iter_records
+from aag_hf.errors import InputError
 from aag_hf.hub.data_cards import Contents, leave_data_card
 from aag_hf.manifest import Manifest
 
@@ -22,11 +24,19 @@ from aag_hf.manifest import Manifest
 class DataOptions:
     """Options of ``aag data``."""
 
-    source: str = field(metadata={"help": "countries, a file, a folder, or the id of a data set on the Hub."})
+    source: str = field(
+        default="", metadata={"help": "countries, a file, a folder, or the id of a data set on the Hub."}
+    )
     output: str = field(
-        metadata={"help": "The file to write (.jsonl or .jsonl.gz); for countries, the folder of the splits."}
+        default="",
+        metadata={"help": "The file to write (.jsonl, .jsonl.gz, .parquet); for countries, the folder of the splits."},
+    )
+    check: str | None = field(
+        default=None, metadata={"help": "Only print what is in this file, folder or data set of records or passages."}
     )
     split: str | None = field(default=None, metadata={"help": "Which split of a folder or a data set on the Hub."})
+    config_name: str | None = field(default=None, metadata={"help": "Which configuration of a data set on the Hub."})
+    revision: str | None = field(default=None, metadata={"help": "Which branch, tag or commit of it."})
     seed: int = field(default=29, metadata={"help": "Seed of the splits and wordings of countries."})
     skip_bad: int = field(default=0, metadata={"help": "How many bad rows may be left out; one more is an error."})
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
@@ -39,6 +49,8 @@ def write_data(
     seed: int = 29,
     skip_bad: int = 0,
     overwrite: bool = False,
+    config_name: str | None = None,
+    revision: str | None = None,
 ) -> dict[str, int]:
     """Write `source` as records, with a data set card.
 
@@ -49,6 +61,8 @@ def write_data(
         seed: Seed of the splits and wordings of countries.
         skip_bad: How many rows that break the contract may be left out.
         overwrite: Replace an output that was made from something else.
+        config_name: Which configuration of a data set on the Hub.
+        revision: Which branch, tag or commit of it.
 
     Returns:
         The number of rows of each written file, by path.
@@ -58,9 +72,12 @@ def write_data(
             something else.
     """
     if source != "countries":
-        settings = ({"split": split} if split else {}) | ({"skip_bad": skip_bad} if skip_bad else {})
+        chosen = {"split": split, "skip_bad": skip_bad, "config_name": config_name, "revision": revision}
+        settings = {name: value for name, value in chosen.items() if value}
         made_by = manifest("data", settings, source=source)
-        records = iter_records(source, split, need_answers=False, skip_bad=skip_bad)
+        records = iter_records(
+            source, split, need_answers=False, skip_bad=skip_bad, config_name=config_name, revision=revision
+        )
         return {str(output): _write_once(Path(output), records, made_by, {"source": source} | settings, overwrite)}
     from aag_hf.data.countries import country_documents, load_countries
 
@@ -88,7 +105,15 @@ def _write_once(
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("data", (DataOptions,), argv)
-    for path, rows in write_data(**vars(options)).items():
+    if options.check is not None:
+        for line in describe_source(options.check, options.split, options.config_name, options.revision):
+            plain_console().print(line)
+        return
+    for name in ("source", "output"):
+        if not getattr(options, name):
+            raise InputError(f"{name} is missing.")
+    chosen = {name: value for name, value in vars(options).items() if name != "check"}
+    for path, rows in write_data(**chosen).items():
         plain_console().print(f"{rows:6d} rows in {path}")
 
 

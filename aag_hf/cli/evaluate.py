@@ -14,6 +14,7 @@ from aag_hf.cli.measured import BaseOptions, Reader, base_readers, named_inputs,
 from aag_hf.cli.options import OVERWRITE, LoadingOptions, device, processes, use_threads
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed_by_first, manifest
+from aag_hf.data.answers import Match
 from aag_hf.data.jsonl import write_rows
 from aag_hf.data.mapped import open_records
 from aag_hf.data.progress import PartialOutput
@@ -53,6 +54,9 @@ class EvaluateOptions(BaseOptions):
     )
     batch_size: int = field(default=32, metadata={"help": "Questions per forward pass."})
     seed: int = field(default=29, metadata={"help": "Seed of the controls' shuffles and of all that is drawn."})
+    match: Match = field(
+        default="words", metadata={"help": "How answers are compared: words, or regex where answers are expressions."}
+    )
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
@@ -116,7 +120,7 @@ def _check(readers: Sequence[Reader], inputs: dict[str, Records], controls: Sequ
 
 
 def _made_by(options: EvaluateOptions, saved: Sequence[Reader], paths: dict[str, str]) -> Manifest:
-    told = {"controls", "batch_size", "seed"}
+    told = {"controls", "batch_size", "seed", "match"}
     if options.model_name_or_path is not None:
         of_base = {option.name for option in fields(BaseOptions)} - {option.name for option in fields(LoadingOptions)}
         told |= of_base - {"model_name_or_path", "shots_file"}
@@ -152,6 +156,7 @@ def _missing_rows(
                 control=control,
                 batch_size=options.batch_size,
                 seed=options.seed,
+                match=options.match,
                 processes=processes(),
             )
             measured = reader.name + ("" if control == "none" else f", {control.replace('_', ' ')}")

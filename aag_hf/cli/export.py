@@ -119,6 +119,8 @@ def _adapter_inputs(
     model: AwakeningModel, asked: dict[Path, Any], waiting: list[Path], options: ExportOptions
 ) -> dict[Path, dict[str, Any]]:
     """The input of each folder's adapter, by its name in `to_lora`."""
+    if model.document_encoder is not None and model.question_encoder is not None:
+        raise InputError(f"{options.model}: its adapter is made from question and document, which no one LoRA has.")
     if options.document is not None:
         return {folder: {"memory": model.memorize([asked[folder]])} for folder in waiting}
     if model.document_encoder is not None:

@@ -38,7 +38,9 @@ class GenerateOptions(ModelOptions):
         metadata={"help": "A trained generator. For cross-fitting several; the n-th has not seen fold n."},
     )
     input: str = field(default="", metadata={"help": "Records to write contexts for."})
-    output: str = field(default="", metadata={"help": "File to write (.jsonl or .jsonl.gz); a stopped run continues."})
+    output: str = field(
+        default="", metadata={"help": "File to write (.jsonl, .jsonl.gz, .parquet); a stopped run continues."}
+    )
     prompt: str = field(default=GENERATOR_PROMPT, metadata={"help": "The prompt that the generator was trained with."})
     context_max_length: int = field(default=128, metadata={"help": "The most tokens of a context."})
     batch_size: int = field(default=64, metadata={"help": "Questions per forward pass."})

@@ -12,13 +12,14 @@ from aag_hf.cli.index import POOL
 from aag_hf.cli.options import OVERWRITE, processes
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed_by_first, manifest
+from aag_hf.data.answers import Match
 from aag_hf.data.mapped import open_records
 from aag_hf.data.pool import read_pool
 from aag_hf.data.records import iter_records
 from aag_hf.data.retrieval import PassageIndex, recall_at
 from aag_hf.data.shards import map_records
 from aag_hf.errors import InputError
-from aag_hf.hub import leave_data_card
+from aag_hf.hub.data_cards import Contents, leave_data_card
 
 # The finished part is saved after this many questions.
 _BATCH = 256
@@ -29,11 +30,15 @@ class RetrieveOptions:
     """Options of ``aag retrieve``."""
 
     input: str = field(metadata={"help": "Records: a file, a folder, or the id of a data set on the Hub."})
-    output: str = field(metadata={"help": "File to write (.jsonl or .jsonl.gz): the records with new ctxs."})
+    output: str = field(metadata={"help": "File to write (.jsonl, .jsonl.gz, .parquet): the records with new ctxs."})
     pool: list[str] = field(default_factory=list, metadata={"help": f"{POOL} It is indexed anew, in memory."})
     index: str | None = field(default=None, metadata={"help": "Folder that `aag index` made, instead of a pool."})
     split: str | None = field(default=None, metadata={"help": "Which split of the input."})
     top_k: int = field(default=5, metadata={"help": "Passages per question; fewer if fewer share a word with it."})
+    match: Match = field(
+        default="words",
+        metadata={"help": "How passages are searched for answers: by words, or by regex if answers are expressions."},
+    )
     skip_bad: int = field(
         default=0, metadata={"help": "How many bad rows of the pool may be left out; one more is an error."}
     )
@@ -49,6 +54,7 @@ def retrieve(
     skip_bad: int = 0,
     overwrite: bool = False,
     index: str | Path | None = None,
+    match: Match = "words",
 ) -> dict[str, Any]:
     """Give each record of `input` its `top_k` best passages as `ctxs`, and write the records to `output`.
 
@@ -63,10 +69,11 @@ def retrieve(
         skip_bad: How many malformed rows of the pool may be left out.
         overwrite: Replace an output.
         index: A folder that ``aag index`` made.
+        match: How answers are looked for in passages, as in [`~aag_hf.data.answers.has_answer`].
 
     Returns:
-        The number of `questions`, and `recall` as [`~aag_hf.data.retrieval.recall_at`] gives it, for the first passage
-        and for all.
+        On the first process, how many `questions` there are, and `recall`, as [`~aag_hf.data.retrieval.recall_at`]
+        gives it for the first passage and for all.
 
     Raises:
         InputError: An input cannot be read, the pool is empty, or `output` was made from other inputs.
@@ -74,7 +81,7 @@ def retrieve(
     if bool(pool) == (index is not None):
         raise InputError("give either pool, what to search, or index, a folder that `aag index` made.")
     records = open_records(input, split, need_answers=False)
-    settings = {"split": split, "top_k": top_k, "skip_bad": skip_bad}
+    settings = {"split": split, "top_k": top_k, "skip_bad": skip_bad, "match": match}
     made_by = manifest("retrieve", settings, input=input, pool=pool, index=index)
     output = Path(output)
     with claimed_by_first(output, made_by, overwrite, processes()) as finished:
@@ -83,7 +90,7 @@ def retrieve(
 
             def search(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 questions = [record["question"] for record in batch]
-                found = passages.search(questions, top_k, [record.get("answers") for record in batch])
+                found = passages.search(questions, top_k, [record.get("answers") for record in batch], match)
                 return [record | {"ctxs": ctxs} for record, ctxs in zip(batch, found, strict=True)]
 
             map_records(
@@ -95,11 +102,13 @@ def retrieve(
                 description="Searching",
                 processes=processes(),
             )
-        if processes().is_main_process:
-            searched: dict[str, Any] = {"index": str(index)} if index else {"pool": list(map(str, pool))}
-            told = {"input": str(input), **searched, "top_k": top_k}
-            leave_data_card(output, iter_records(output, need_answers=False), "aag retrieve", told)
-    recall = recall_at(iter_records(output, need_answers=False), sorted({1, top_k}))
+        if not processes().is_main_process:
+            return {}
+        searched: dict[str, Any] = {"index": str(index)} if index else {"pool": list(map(str, pool))}
+        told = {"input": str(input), **searched, "top_k": top_k}
+        written = Contents(iter_records(output, need_answers=False))
+        recall = recall_at(written, sorted({1, top_k}))
+        leave_data_card(output, written, "aag retrieve", told)
     return {"questions": len(records), "recall": recall}
 
 
@@ -107,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("retrieve", (RetrieveOptions,), argv)
     result = retrieve(**vars(options))
-    if processes().is_main_process:
+    if result:
         recalls = ", ".join(f"recall@{k} {share:.1%}" for k, share in result["recall"].items())
         plain_console().print(
             f"{result['questions']} questions: {recalls or 'no answers to look for'}; written to {options.output}",

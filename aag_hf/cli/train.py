@@ -84,11 +84,11 @@ class TrainOptions(PromptOptions, SampleOptions, AdapterOptions, ModelOptions):
     padding_free: bool = field(
         default=False, metadata={"help": "Train on rows laid one after another, without padding; for causal models."}
     )
-    adapter_from: Literal["question", "document"] = field(
-        default="question", metadata={"help": "What method 'aag' makes adapters from."}
+    adapter_from: Literal["question", "document", "both"] = field(
+        default="question", metadata={"help": "What method 'aag' makes adapters from; of 'both' the two add up."}
     )
     adapter_context: ContextSource = field(
-        default="passages", metadata={"help": "With adapter_from 'document': generated, compressed or passages."}
+        default="passages", metadata={"help": "The adapter's document: generated, compressed or passages."}
     )
     adapter_passages: int = field(default=1, metadata={"help": "How many passages its 'passages' joins."})
     keep_lower_states: bool = field(
@@ -126,7 +126,12 @@ class TrainOptions(PromptOptions, SampleOptions, AdapterOptions, ModelOptions):
     @property
     def reads_documents(self) -> bool:
         """Whether adapters are made from documents."""
-        return self.method == "aag" and self.adapter_from == "document"
+        return self.method == "aag" and self.adapter_from in ("document", "both")
+
+    @property
+    def reads_questions(self) -> bool:
+        """Whether adapters are made from questions."""
+        return self.method == "aag" and self.adapter_from in ("question", "both")
 
 
 def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
@@ -253,25 +258,27 @@ def cache_teacher(
     options: TrainOptions,
     arguments: ContextDistillationConfig,
 ) -> TeacherCache:
-    """What the teacher says about `records`, from ``options.teacher_cache_dir``; one process computes what is missing.
+    """What the teacher says about `records`, from ``options.teacher_cache_dir``.
+
+    All processes together compute what is missing.
 
     Raises:
         InputError: The folder belongs to another teacher, prompt or temperature.
     """
     assert options.teacher is not None and options.teacher_cache_dir is not None
-    with arguments.main_process_first(local=False, desc="teacher cache"):
-        return TeacherCache.build(
-            teacher.to(arguments.device),
-            collator,
-            records,
-            options.teacher_cache_dir,
-            key={"teacher": options.teacher},
-            top_k=options.teacher_top_k,
-            temperature=arguments.temperatures(_most_steps(arguments, len(records))),
-            aligned=arguments.alignment_weights,
-            layers=arguments.layers,
-            batch_size=arguments.per_device_eval_batch_size,
-        )
+    return TeacherCache.build(
+        teacher.to(arguments.device),
+        collator,
+        records,
+        options.teacher_cache_dir,
+        key={"teacher": options.teacher},
+        top_k=options.teacher_top_k,
+        temperature=arguments.temperatures(_most_steps(arguments, len(records))),
+        aligned=arguments.alignment_weights,
+        layers=arguments.layers,
+        batch_size=arguments.per_device_eval_batch_size,
+        processes=PartialState(),
+    )
 
 
 def _most_steps(arguments: ContextDistillationConfig, records: int) -> int:
@@ -313,7 +320,7 @@ def _untrained_model(options: TrainOptions, base: PreTrainedModel, train_records
     if options.reads_documents:
         document_encoder = DocumentEncoder.from_backbone(base, tokenizer, layer=float(options.feature_layer))
         document_encoder.config.backbone_name_or_path = options.model_name_or_path
-    elif options.method == "aag":
+    if options.reads_questions:
         encoder = QuestionEncoder.from_backbone(
             base,
             tokenizer,
@@ -357,7 +364,9 @@ def _documents_of(model: AwakeningModel, records: Records) -> RecordDocuments:
 
 def calibrate_on(reader: nn.Module, collator: DataCollatorForContextDistillation, records: Records) -> None:
     """Measure the scales of a memory adapter on some of the training records."""
-    inputs = replace(collator, documents=None, padding_free=False)(list(islice(records, CALIBRATE_ON)))
+    inputs = replace(collator, documents=None, needs_features=False, padding_free=False)(
+        list(islice(records, CALIBRATE_ON))
+    )
     device = next(reader.parameters()).device
     calibrate(reader, **{name: tensor.to(device) for name, tensor in inputs.items()})
 
@@ -370,25 +379,41 @@ def _untrained_reader(options: TrainOptions, base: PreTrainedModel) -> nn.Module
     if options.method == "lora":
         return get_peft_model(share_weights(base), LoraConfig(task_type=task_type, **adapter))
     if options.reads_documents:
-        adapter["r"] = options.r or 64
-        if options.target_modules == ["all-linear"]:
-            adapter["target_modules"] = memory_layers(base)
-        about = {
-            "hypernetwork": "memory",
-            "feature_dim": base.config.get_text_config().hidden_size,
-            "hidden_dim": options.hidden_dim or 128,
-            "static_r": options.static_r or 8,
-        }
-    else:
-        about = {
-            "hypernetwork": options.hypernetwork,
-            "feature_dim": options.feature_dim,
-            "hidden_dim": options.hidden_dim or 64,
-            "static_r": options.static_r,
-            "layer_index_scale": options.layer_index_scale,
-        }
-    config = HyperLoraConfig(task_type=task_type, static=options.static, **about, **adapter)
-    return get_peft_model(share_weights(base), config)
+        model = get_peft_model(share_weights(base), _memory_config(options, base, task_type))
+        if options.reads_questions:
+            # By a name of its own, and active beside the memory.
+            model.add_adapter("question", _question_config(options, task_type))
+            model.base_model.set_adapter(["default", "question"])
+        return model
+    return get_peft_model(share_weights(base), _question_config(options, task_type))
+
+
+def _question_config(options: TrainOptions, task_type: str) -> HyperLoraConfig:
+    return HyperLoraConfig(
+        task_type=task_type,
+        feature_dim=options.feature_dim,
+        hidden_dim=options.hidden_dim or 64,
+        hypernetwork=options.hypernetwork,
+        layer_index_scale=options.layer_index_scale,
+        static=options.static,
+        static_r=options.static_r,
+        **options.lora_arguments(),
+    )
+
+
+def _memory_config(options: TrainOptions, base: PreTrainedModel, task_type: str) -> HyperLoraConfig:
+    adapter = options.lora_arguments() | {"r": options.r or 64}
+    if options.reads_questions or options.target_modules == ["all-linear"]:
+        adapter["target_modules"] = memory_layers(base)
+    return HyperLoraConfig(
+        task_type=task_type,
+        feature_dim=base.config.get_text_config().hidden_size,
+        hidden_dim=options.hidden_dim or 128,
+        hypernetwork="memory",
+        static=options.static,
+        static_r=options.static_r or 8,
+        **adapter,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

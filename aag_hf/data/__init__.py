@@ -9,11 +9,13 @@ if TYPE_CHECKING:
     from aag_hf.data.made import made_countries
     from aag_hf.data.mapped import open_records
     from aag_hf.data.records import iter_records, read_records, write_records
+    from aag_hf.data.streams import RecordStream
 
 _HOMES = {
     "read_records": "aag_hf.data.records",
     "iter_records": "aag_hf.data.records",
     "open_records": "aag_hf.data.mapped",
+    "RecordStream": "aag_hf.data.streams",
     "write_records": "aag_hf.data.records",
     "ContextCompressor": "aag_hf.data.compression",
     "load_countries": "aag_hf.data.countries",
@@ -24,6 +26,7 @@ __all__ = [
     "read_records",
     "iter_records",
     "open_records",
+    "RecordStream",
     "write_records",
     "ContextCompressor",
     "load_countries",

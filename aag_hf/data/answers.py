@@ -4,9 +4,15 @@ import re
 import string
 import unicodedata
 from collections.abc import Sequence
+from typing import Literal
 
 import regex
 
+from aag_hf.errors import InputError
+
+Match = Literal["words", "regex"]
+
+_SECONDS = 1
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _TOKEN = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
@@ -19,7 +25,8 @@ _WIDTHS = {
 
 
 def one_form(text: str) -> str:
-    """`text` in the form in which it is compared, without differences of composition, case and width."""
+    """`text` in the form in which it is compared: the same whether composed or not, in upper or lower case, full or
+    half width."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text.translate(_WIDTHS)).lower())
 
 
@@ -38,14 +45,43 @@ def tokenize(text: str) -> list[str]:
     return _TOKEN.findall(unicodedata.normalize("NFD", one_form(text)))
 
 
-def has_answer(text: str, answers: Sequence[str]) -> bool:
-    """Whether `text` contains the tokens of an answer one after the other, as DPR judges passages.
+def has_answer(text: str, answers: Sequence[str], match: Match = "words") -> bool:
+    """Whether `text` contains an answer.
 
     A blank answer has no tokens and is found in every text; records refuse blank answers.
+
+    Args:
+        text: The text that is searched.
+        answers: The answers.
+        match: ``"words"``: `text` has the tokens of an answer one after the other, as DPR judges passages. ``"regex"``:
+            answers are regular expressions, as in CuratedTREC, and one matches anywhere, in upper or lower case.
+
+    Raises:
+        InputError: An answer is not a regular expression, or its search takes longer than a second.
     """
-    tokens = tokenize(text)
-    for answer in answers:
-        wanted = tokenize(answer)
-        if any(tokens[i : i + len(wanted)] == wanted for i in range(len(tokens) - len(wanted) + 1)):
-            return True
-    return False
+    if match == "regex":
+        return any(_is_found(answer, text) for answer in answers)
+    # No token holds a space.
+    tokens = f" {' '.join(tokenize(text))} "
+    wanted = (tokenize(answer) for answer in answers)
+    return any(not answer or f" {' '.join(answer)} " in tokens for answer in wanted)
+
+
+def begins_with_pattern(text: str, patterns: Sequence[str]) -> bool:
+    """Whether a regular expression matches from the beginning of `text`, as DrQA judges answers to CuratedTREC.
+
+    Raises:
+        InputError: As `has_answer`.
+    """
+    return any(_is_found(pattern, text.strip(), at_start=True) for pattern in patterns)
+
+
+def _is_found(pattern: str, text: str, at_start: bool = False) -> bool:
+    look = regex.match if at_start else regex.search
+    try:
+        flags = regex.IGNORECASE | regex.MULTILINE
+        return look(pattern, unicodedata.normalize("NFC", text), flags, timeout=_SECONDS) is not None
+    except regex.error as error:
+        raise InputError(f"answer {pattern!r}: not a regular expression ({error}): correct it.") from None
+    except TimeoutError:
+        raise InputError(f"answer {pattern!r}: takes more than {_SECONDS} s to look for: make it simpler.") from None

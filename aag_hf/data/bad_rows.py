@@ -13,6 +13,10 @@ class BadRows:
     Args:
         most: How many may be left out; 0 refuses the first.
 
+    Attributes:
+        count: How many were left out.
+        first: What is wrong with the first of them.
+
     Raises:
         InputError: `most` is negative.
     """
@@ -22,7 +26,7 @@ class BadRows:
             raise InputError(f"skip_bad is {most}: expected how many bad rows may be left out, 0 or more.")
         self.most = most
         self.count = 0
-        self._first: InputError | None = None
+        self.first: InputError | None = None
 
     def leave_out(self, error: InputError) -> None:
         """Leave out a row for what is wrong with it.
@@ -33,9 +37,9 @@ class BadRows:
         if self.count >= self.most:
             raise InputError(f"{error} {self.count} bad rows before it were left out.") if self.count else error
         self.count += 1
-        self._first = self._first or error
+        self.first = self.first or error
 
     def warn(self, source: str) -> None:
         """Say how many rows of `source` were left out, if any were."""
         if self.count:
-            logger.warning("%s: %d bad rows left out, the first: %s", source, self.count, self._first)
+            logger.warning("%s: %d bad rows left out, the first: %s", source, self.count, self.first)

@@ -11,7 +11,8 @@ from typing import Any, TextIO
 
 from aag_hf.data.bad_rows import BadRows
 from aag_hf.data.json_values import list_items, parse
-from aag_hf.data.tables import TABLES, parquet_rows, table_rows
+from aag_hf.data.parquet import parquet_rows
+from aag_hf.data.tables import TABLES, table_rows
 from aag_hf.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Writes rows as JSON Lines files, which are complete or absent."""
+"""Writes files of rows, which are complete or absent: JSON Lines, or Parquet by their name."""
 
 import gzip
 import json
@@ -13,19 +13,24 @@ from aag_hf.locks import temporary_file
 
 
 def write_rows(rows: Iterable[Any], path: str | os.PathLike[str], before: Callable[[], None] = lambda: None) -> None:
-    """Write one JSON object per line. `path` (``.jsonl`` or ``.jsonl.gz``) appears only when it is complete.
+    """Write one JSON object per line, or Parquet. The file appears only when it is complete.
 
     Args:
         rows: The objects; each is written before the next is asked for.
-        path: The file.
+        path: The file, ``.jsonl``, ``.jsonl.gz`` or ``.parquet``.
         before: Called after the last row is written, before the file appears.
 
     Raises:
         InputError: The name has another ending.
     """
     path = Path(path)
+    if path.suffix == ".parquet":
+        from aag_hf.data.parquet import write_parquet
+
+        write_parquet(rows, path, before)
+        return
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
-        raise InputError(f"{path}: cannot write this kind of file: end the name in .jsonl or .jsonl.gz.")
+        raise InputError(f"{path}: cannot write this kind of file: end the name in .jsonl, .jsonl.gz or .parquet.")
     with written_whole(path) as file:
         if path.suffix != ".gz":
             file.writelines(map(encode_row, rows))

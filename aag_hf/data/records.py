@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from aag_hf.data.bad_rows import BadRows
-from aag_hf.data.formats import to_record
+from aag_hf.data.formats import rows_of, to_record
 from aag_hf.data.jsonl import write_rows
-from aag_hf.data.sources import dataset_rows, open_source
+from aag_hf.data.sources import Rows, dataset_rows, open_source
 from aag_hf.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def read_records(
     *,
     need_answers: bool = True,
     skip_bad: int = 0,
+    config_name: str | None = None,
+    revision: str | None = None,
 ) -> list[dict[str, Any]]:
     """Read records and check them.
 
@@ -40,13 +42,19 @@ def read_records(
         split: Which split of a folder or a data set on the Hub.
         need_answers: Refuse questions without answers.
         skip_bad: How many rows that break the contract may be left out, with a warning.
+        config_name: Which configuration of a data set on the Hub.
+        revision: Which branch, tag or commit of it.
 
     Blank passages among others are left out, and a warning says how many.
 
     Raises:
         InputError: The source cannot be read, is empty, or a record breaks the contract; the message names the place.
     """
-    return list(iter_records(source, split, need_answers=need_answers, skip_bad=skip_bad))
+    return list(
+        iter_records(
+            source, split, need_answers=need_answers, skip_bad=skip_bad, config_name=config_name, revision=revision
+        )
+    )
 
 
 def iter_records(
@@ -55,6 +63,8 @@ def iter_records(
     *,
     need_answers: bool = True,
     skip_bad: int = 0,
+    config_name: str | None = None,
+    revision: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The records of `read_records`, one after the other. Memory holds a few of them, and all ids.
 
@@ -63,20 +73,22 @@ def iter_records(
         split: As there.
         need_answers: As there.
         skip_bad: As there.
+        config_name: As there.
+        revision: As there.
 
     Raises:
         InputError: As there, when the bad record is reached.
     """
     bad = BadRows(skip_bad)
     if isinstance(source, (str, os.PathLike)):
-        name, rows = open_source(str(source), split, bad)
+        name, rows = open_source(str(source), split, bad, config_name, revision)
     elif hasattr(source, "column_names") and not isinstance(source, dict):
         name, rows = "dataset", dataset_rows(source, "data set")
     else:
         raise InputError(f"source is a {type(source).__name__}: expected a path, a Hub id or a datasets.Dataset.")
     ids = Ids()
     blank = 0
-    for position, (where, row) in enumerate(rows):
+    for position, (where, row) in enumerate(single_rows(rows)):
         try:
             if not isinstance(row, dict):
                 raise InputError(f"{where}: expected a JSON object, found a JSON {type(row).__name__}.")
@@ -98,7 +110,11 @@ def iter_records(
 
 
 def write_records(records: Iterable[dict[str, Any]], path: str | os.PathLike[str]) -> None:
-    """Check records and write them to `path` (``.jsonl`` or ``.jsonl.gz``), which appears only when it is complete.
+    """Check records and write them to `path`, which appears only when it is complete.
+
+    Args:
+        records: The records; each is written before the next is asked for.
+        path: The file, ``.jsonl``, ``.jsonl.gz`` or ``.parquet``.
 
     Raises:
         InputError: A record breaks the contract, an id stands twice, or the name has another ending.
@@ -112,6 +128,13 @@ def write_records(records: Iterable[dict[str, Any]], path: str | os.PathLike[str
             yield record
 
     write_rows(checked(), path)
+
+
+def single_rows(rows: Rows) -> Rows:
+    """Rows of which each is one record: some formats hold several questions in a row."""
+    for where, row in rows:
+        for number, single in enumerate(rows_of(row), start=1):
+            yield (where if single is row else f"{where}, question {number}"), single
 
 
 class Ids:

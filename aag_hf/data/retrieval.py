@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aag_hf.data.answers import has_answer
+from aag_hf.data.answers import Match, has_answer
 from aag_hf.data.words import words
 from aag_hf.errors import InputError
 
@@ -92,6 +92,7 @@ class PassageIndex:
         questions: Sequence[str],
         top_k: int,
         answers: Sequence[Sequence[str] | None] | None = None,
+        match: Match = "words",
     ) -> list[list[Passage]]:
         """The best passages of each question, best first, as ``{title, text, score}``.
 
@@ -102,6 +103,7 @@ class PassageIndex:
             top_k: Passages per question, or fewer if fewer are found.
             answers: The acceptable answers of each question, if it has any. Each passage found is marked with
                 `has_answer`. The ranking does not see them.
+            match: How answers are looked for, as in [`~aag_hf.data.answers.has_answer`].
 
         Raises:
             InputError: `top_k` is below one, or `answers` has another length than `questions`.
@@ -114,7 +116,7 @@ class PassageIndex:
         for ctxs, accepted in zip(found, answers or []):
             for passage in ctxs:
                 if accepted:
-                    passage["has_answer"] = has_answer(passage["text"], accepted)
+                    passage["has_answer"] = has_answer(passage["text"], accepted, match)
         return found
 
     def _search(self, question: str, top_k: int) -> list[Passage]:

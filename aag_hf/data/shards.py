@@ -38,7 +38,7 @@ def map_records(
     Args:
         records: The input; ids are unique.
         transform: Takes some records and returns as many, with the same ids in the same order.
-        output: The file to write, ``.jsonl`` or ``.jsonl.gz``.
+        output: The file to write, ``.jsonl``, ``.jsonl.gz`` or ``.parquet``.
         made_by: The manifest: the input, and everything that `transform` depends on.
         batch_size: Records per call of `transform`.
         description: The text of the progress bar.

@@ -7,14 +7,16 @@ from typing import Any
 
 from aag_hf.data.bad_rows import BadRows
 from aag_hf.data.files import SUFFIXES, file_stem, read_rows
-from aag_hf.data.tables import without_nan
+from aag_hf.data.parquet import without_nan
 from aag_hf.errors import InputError
 from aag_hf.manifest import MANIFEST
 
 Rows = Iterable[tuple[str, Any]]
 
 
-def open_source(source: str, split: str | None, bad: BadRows) -> tuple[str, Rows]:
+def open_source(
+    source: str, split: str | None, bad: BadRows, config_name: str | None = None, revision: str | None = None
+) -> tuple[str, Rows]:
     """The name of a source, from which rows without an id get one, and its rows with the place of each.
 
     Args:
@@ -22,11 +24,15 @@ def open_source(source: str, split: str | None, bad: BadRows) -> tuple[str, Rows
             data set on the Hub.
         split: Which split of a folder or a data set on the Hub.
         bad: Counts rows that cannot be read.
+        config_name: Which configuration of a data set on the Hub.
+        revision: Which branch, tag or commit of it.
 
     Raises:
-        InputError: There is no such source or split.
+        InputError: There is no such source or split, or a configuration or revision is asked of what is not on the Hub.
     """
     path = Path(source)
+    if (config_name or revision) and path.exists():
+        raise InputError(f"{source}: lies here: only data sets on the Hub have a configuration and a revision.")
     if path.is_dir():
         return _open_folder(path, split, bad)
     if path.is_file() or source.endswith(SUFFIXES):
@@ -35,7 +41,7 @@ def open_source(source: str, split: str | None, bad: BadRows) -> tuple[str, Rows
         return file_stem(path), read_rows(path, bad)
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise InputError(f"{source}: no such file or folder.")
-    return _open_hub(source, split)
+    return _open_hub(source, split, config_name, revision)
 
 
 def _open_folder(folder: Path, split: str | None, bad: BadRows) -> tuple[str, Rows]:
@@ -56,13 +62,13 @@ def _open_folder(folder: Path, split: str | None, bad: BadRows) -> tuple[str, Ro
     return split, read_rows(files[split], bad)
 
 
-def _open_hub(name: str, split: str | None) -> tuple[str, Rows]:
+def _open_hub(name: str, split: str | None, config_name: str | None, revision: str | None) -> tuple[str, Rows]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        loaded = load_dataset(name)
+        loaded = load_dataset(name, config_name, revision=revision)
     except (DatasetsError, HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise InputError(f"{name}: neither a file here nor a data set that the Hub gives: {error}") from None
     return _pick_split(loaded, name.rpartition("/")[2], name, split)

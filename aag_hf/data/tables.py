@@ -1,8 +1,6 @@
-"""Reads tables as rows: DPR's passages and questions, other files with tabs or commas, and Parquet."""
+"""Reads tables as rows: DPR's passages and questions, and other files with tabs or commas."""
 
 import csv
-import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,8 +14,6 @@ _NAMES = {"question", "text", "contents", "passage"}
 # DPR's passages and questions have no header.
 _PASSAGES = ["id", "text", "title"]
 _QUESTIONS = ["question", "answers"]
-# Rows per read.
-_BATCH = 256
 
 
 def table_rows(path: Path, file: TextIO, bad: BadRows) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -53,42 +49,6 @@ def table_rows(path: Path, file: TextIO, bad: BadRows) -> Iterator[tuple[str, di
         elif fields:
             wrong = f"{where}: expected {len(names)} fields ({', '.join(names)}), found {len(fields)}"
             bad.leave_out(InputError(f"{wrong}: correct or drop this row."))
-
-
-def parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of a Parquet file.
-
-    Raises:
-        InputError: It is missing or damaged.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            encoded = [field.name for field in file.schema_arrow if field.type == pyarrow.json_()]
-            for batch in file.iter_batches(_BATCH):
-                for row in batch.to_pylist():
-                    number += 1
-                    for name in encoded:
-                        row[name] = None if row[name] is None else json.loads(row[name])
-                    yield f"{path}, row {number}", without_nan(row)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file.") from None
-    except (pyarrow.ArrowException, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not a whole Parquet file ({error}): make it again.") from None
-
-
-def without_nan(value: Any) -> Any:
-    """`value` with null instead of NaN and infinity, as in rows of JSON files."""
-    if isinstance(value, dict):
-        return {name: without_nan(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return list(map(without_nan, value))
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _lines(first: str | None, file: TextIO) -> Iterator[str]:

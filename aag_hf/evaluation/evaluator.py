@@ -9,6 +9,7 @@ import torch
 from accelerate import PartialState
 
 from aag_hf.awakening import AwakeningConfig, AwakeningModel
+from aag_hf.data.answers import Match
 from aag_hf.data.contexts import context_of
 from aag_hf.errors import InputError
 from aag_hf.evaluation.controls import (
@@ -33,6 +34,7 @@ def evaluate_reader(
     control: Control = "none",
     batch_size: int = 32,
     seed: int = 29,
+    match: Match = "words",
     processes: PartialState | None = None,
 ) -> dict[str, Any]:
     """Answer every record's question and score the answers.
@@ -46,6 +48,7 @@ def evaluate_reader(
             prompt too, ``"off"`` switches the adapter off.
         batch_size: Questions per forward pass.
         seed: Seed of the controls' shuffles.
+        match: ``"regex"`` where the answers are regular expressions.
         processes: The processes that share the work, each with the whole model and all records. One of them answers
             each record, and all return the same. Without it this process works alone.
 
@@ -84,7 +87,7 @@ def evaluate_reader(
     adapter_off = model.reader.disable_adapter() if control == "off" else nullcontext()
     with adapter_off:
         output = model.generate(questions, contexts, features, passages, batch_size, memory)
-    rows = score_predictions(records, all_shares(output.answers, processes))
+    rows = score_predictions(records, all_shares(output.answers, processes), match)
     costs = [(output.input_tokens, seconds_to_read + sum(output.seconds.values()))]
     tokens, seconds = map(sum, zip(*all_shares(costs, processes)))
     return {
@@ -97,7 +100,8 @@ def evaluate_reader(
 
 
 class ReaderMetrics:
-    """Exact match, F1 and best sub-span EM of a reader in training, in percent, for a trainer's `answer_metrics`.
+    """Exact match, F1 and best sub-span EM of a reader in training, in percent; serves as `answer_metrics` of a
+    trainer.
 
     Args:
         model: The composed model whose reader is trained. A `model_init` must put each new reader into it.

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from aag_hf.data.answers import Match, begins_with_pattern, has_answer
 from aag_hf.errors import InputError
 from aag_hf.evaluation.metrics import best_subspan_em, exact_match, f1_score
 
@@ -38,8 +39,16 @@ def check_groups(records: Sequence[dict[str, Any]]) -> None:
                 )
 
 
-def score_predictions(records: Sequence[dict[str, Any]], predictions: Sequence[str]) -> list[dict[str, Any]]:
+def score_predictions(
+    records: Sequence[dict[str, Any]], predictions: Sequence[str], match: Match = "words"
+) -> list[dict[str, Any]]:
     """Score one prediction per record.
+
+    Args:
+        records: Records with `answers`.
+        predictions: One prediction per record.
+        match: ``"regex"`` if answers are regular expressions. A prediction is exact if one matches from its beginning,
+            and its F1 is the same. It holds an answer if one is found anywhere.
 
     Returns:
         Rows with the record's `id`, `question` and `answers`, the `prediction`, `METRICS` in [0, 1], and `relation`,
@@ -49,13 +58,25 @@ def score_predictions(records: Sequence[dict[str, Any]], predictions: Sequence[s
         {
             **{name: record[name] for name in ("id", "question", "answers")},
             "prediction": prediction,
-            "exact_match": float(exact_match(prediction, record["answers"])),
-            "f1": f1_score(prediction, record["answers"]),
-            "best_subspan_em": float(best_subspan_em(prediction, record["answers"])),
+            **(_pattern_scores if match == "regex" else _scores)(prediction, record["answers"]),
             **{name: record[name] for name in GROUPS if name in record},
         }
         for record, prediction in zip(records, predictions, strict=True)
     ]
+
+
+def _scores(prediction: str, answers: Sequence[str]) -> dict[str, float]:
+    return {
+        "exact_match": float(exact_match(prediction, answers)),
+        "f1": f1_score(prediction, answers),
+        "best_subspan_em": float(best_subspan_em(prediction, answers)),
+    }
+
+
+def _pattern_scores(prediction: str, patterns: Sequence[str]) -> dict[str, float]:
+    exact = float(begins_with_pattern(prediction, patterns))
+    found = float(has_answer(prediction, patterns, "regex"))
+    return {"exact_match": exact, "f1": exact, "best_subspan_em": found}
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

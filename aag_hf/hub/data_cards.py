@@ -35,7 +35,7 @@ TEMPLATE = """\
 # {{ title }}
 
 {{ rows }} rows in {{ files|length }} {{ "file" if files|length == 1 else "files" }}, written by
-[aag-hf](https://pypi.org/project/aag-hf): records for answering questions, one JSON object a line.
+[aag-hf](https://pypi.org/project/aag-hf): records for answering questions.
 
 ```python
 from datasets import load_dataset
@@ -98,7 +98,7 @@ def leave_data_card(
     and a folder that holds more than data gets none.
 
     Args:
-        path: The file, JSON Lines.
+        path: The file, JSON Lines or Parquet.
         rows: What it holds; of [`Contents`] that were gone through, what they saw.
         command: What wrote it, such as ``"aag retrieve"``.
         settings: How; of paths only the last part is told.
@@ -156,10 +156,11 @@ def _data_card(files: dict[str, dict[str, Any]], metadata: dict[str, Any]) -> Da
 
 
 def _groups(files: dict[str, dict[str, Any]], splits: dict[str, str]) -> dict[str, list[str]]:
-    """Files by configuration: `load_dataset` reads only those with the same fields as one; records first."""
-    by_fields: dict[tuple[str, ...], list[str]] = {}
+    """Files by configuration: `load_dataset` reads those of one kind with the same fields as one; records first."""
+    by_fields: dict[tuple[bool, tuple[str, ...]], list[str]] = {}
     for name, file in sorted(files.items(), key=lambda item: "question" not in item[1]["fields"]):
-        by_fields.setdefault(tuple(sorted(file["fields"])), []).append(name)
+        kind = name.endswith(".parquet"), tuple(sorted(file["fields"]))
+        by_fields.setdefault(kind, []).append(name)
     first, *others = by_fields.values()
     groups = {"default": first}
     for members in others:

@@ -35,14 +35,14 @@ class Pass:
     """What the layers know of the pass that runs.
 
     Attributes:
-        adapters: The adapters of the pass's questions.
+        adapters: The adapters of the pass's questions; ``None`` for a pass of the base model as it is.
         questions: How many questions there are.
         cu_seqlens: int32 ``(questions + 1,)``, the bounds of each question's rows, where rows are packed.
         tokens: How many tokens the model was called with, where that is all its layers can see.
         merged: The adapted layers' weights ``(d_out, d_in)`` with the one question's adapter in them, by layer name.
     """
 
-    adapters: AdapterSource
+    adapters: AdapterSource | None
     questions: int
     cu_seqlens: torch.Tensor | None = None
     tokens: int | None = None
@@ -175,6 +175,20 @@ def hyperlora_features(
     entered, before = make_pass(base, AdapterInputs(features, memory)), current.value
     try:
         current.value = entered
+        yield
+    finally:
+        current.value = before
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """Scope in which the calling thread meets `model`, or whatever it is inside of, without HyperLoRA adapters."""
+    current: CurrentPass | None = getattr(getattr(model, CONTAINER, None), "current", None)
+    if current is None:
+        yield
+        return
+    before, current.value = current.value, Pass(None, 1)
+    try:
         yield
     finally:
         current.value = before

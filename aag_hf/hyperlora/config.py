@@ -47,7 +47,8 @@ class HyperLoraConfig(PeftConfig):
             instead of one for all.
         lora_dropout (`float`): Dropout on the input of the adapter's path (never on the base layer's output).
         use_triton (`bool`): On a CUDA device, let Triton kernels apply the adapters where
-            [`~kernels.hyper_lora.dispatch.choose_path`] allows it. Off by default: not measured on any GPU yet.
+            [`~kernels.hyper_lora.dispatch.choose_path`] allows it. Off by default: on an H200 they pay for wide layers
+            with many rows only.
         init_weights (`bool`): Start with ΔW = 0, exactly. ``False`` is for tests only.
         target_modules (`list[str]` or `str`): Linear layers to adapt, as in [`peft.LoraConfig`]; ``"all-linear"`` too.
         exclude_modules (`list[str]` or `str`): As in [`peft.LoraConfig`].

@@ -82,6 +82,8 @@ class HyperLoraLinear(nn.Module, HyperLoraLayer):
                 "documents `memory=`) to the model's forward or generate, wrap calls that enter below it into "
                 "`hyperlora_features(model, features)`, or leave the adapter out with `model.disable_adapter()`."
             )
+        if current.adapters is None:
+            return self.base_layer(x, *args, **kwargs)
         if current.merged is not None:
             return F.linear(x, current.merged[self.name], self.base_layer.bias)
         check_rows_of_layer(self.name, self.rows, x, current)

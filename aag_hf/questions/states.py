@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from aag_hf.errors import InputError
+from aag_hf.hyperlora.adapter_scope import adapters_off
 
 Item = TypeVar("Item")
 
@@ -17,6 +18,8 @@ def hidden_states(
     backbone: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, layer: float | int
 ) -> torch.Tensor:
     """Float32 states ``(batch, tokens, d)`` behind one layer of a causal model, or of an encoder.
+
+    HyperLoRA adapters of the model are off meanwhile: it may be the very model that is trained.
 
     Args:
         backbone: A causal or encoder-decoder language model, with or without its head.
@@ -28,7 +31,8 @@ def hidden_states(
         InputError: The model has no such layer.
     """
     model = backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone.base_model
-    states = model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True).hidden_states
+    with adapters_off(backbone):
+        states = model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True).hidden_states
     number = round(layer * (len(states) - 1)) if isinstance(layer, float) else layer
     if number >= len(states):
         raise InputError(f"layer is {number}, the backbone has {len(states) - 1}.")

@@ -63,6 +63,23 @@ def test_training_changes_what_documents_say(reader):
     assert (network.input_rms_down_proj_64x32 != 1).all()
 
 
+@pytest.mark.parametrize("keep", ["true", "false"])
+def test_it_learns_from_a_teacher_that_has_the_document_in_its_prompt(tiny_llama_dir, train_file, tmp_path, keep):
+    lora = ["--method", "lora", "--context", "passages"]
+    assert train(tiny_llama_dir, train_file, tmp_path / "teacher", *lora) == 0
+    taught = [
+        "--dev_file",
+        train_file,
+        "--teacher",
+        str(tmp_path / "teacher"),
+        "--teacher_cache_dir",
+        str(tmp_path / "cache"),
+    ]
+    assert train(tiny_llama_dir, train_file, tmp_path / "reader", *taught, "--keep_lower_states", keep) == 0
+    figures = json.loads((tmp_path / "reader" / "config.json").read_text())["training_figures"]
+    assert figures["eval_distillation_kl"] > 0
+
+
 @pytest.mark.parametrize("base", ["tiny_llama_dir", "tiny_t5_dir"])
 def test_the_generated_context_can_be_the_adapters_document(base, train_file, tmp_path, request):
     base = request.getfixturevalue(base)
@@ -71,6 +88,33 @@ def test_the_generated_context_can_be_the_adapters_document(base, train_file, tm
     assert evaluate_reader(model, read_records(train_file)[:6])["count"] == 6
     with pytest.raises(InputError, match="model has no generator"):
         model.generate(["Who?"])
+
+
+def test_question_and_document_make_the_adapter_together_and_a_stopped_run_goes_on(
+    tiny_llama_dir, train_file, tmp_path
+):
+    from safetensors.torch import load_file
+
+    both = ["--adapter_from", "both", "--feature_dim", "8", "--save_strategy", "steps", "--save_steps", "2"]
+    assert train(tiny_llama_dir, train_file, tmp_path / "whole", *both, "--max_steps", "4") == 0
+    model = AwakeningModel.from_pretrained(tmp_path / "whole")
+    assert set(model.reader.active_adapters) == {"default", "question"}
+    output = model.generate(["Who?"], documents=TEXTS[:1])
+    assert output.features is not None
+    records = read_records(train_file)[4:10]
+    result = evaluate_reader(model, records)
+    for control in ("shuffled", "another_document"):
+        assert evaluate_reader(model, records, control=control)["count"] == result["count"] == 6
+    # Both come back from a checkpoint: as good as trained in one go.
+    stopped = tmp_path / "resumed.checkpoints"
+    stopped.mkdir()
+    for name in ("checkpoint-2", "manifest.json"):
+        (tmp_path / "whole.checkpoints" / name).rename(stopped / name)
+    assert train(tiny_llama_dir, train_file, tmp_path / "resumed", *both, "--max_steps", "4") == 0
+    for name in ("reader/adapter_model.safetensors", "reader/question/adapter_model.safetensors"):
+        ours, theirs = load_file(tmp_path / "resumed" / name), load_file(tmp_path / "whole" / name)
+        for key, tensor in theirs.items():
+            torch.testing.assert_close(ours[key], tensor)
 
 
 def test_evaluation_has_controls_of_documents(reader, train_file, tmp_path):

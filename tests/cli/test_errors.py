@@ -110,7 +110,7 @@ def test_ctrl_c_is_not_lost_in_a_destructor(capsys):
     [
         ("--outptu x", "unknown option --outptu (did you mean --output?)"),
         ("--outp x", "unknown option --outp"),
-        ("--source x", "the following arguments are required: --output"),
+        ("--source x", "output is missing"),
         ("--source x --output y loose", "'loose' stands alone"),
         ("--source x --output y --seed 1.5", "--seed: invalid int value: '1.5'."),
         ("--source x --output y --seed -1", "seed is -1: expected 0 to 4294967295."),

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from aag_hf.data import read_records
+from aag_hf.data import read_records, reporting
 from aag_hf.data.shards import map_records
 from aag_hf.errors import InputError
 from aag_hf.manifest import Manifest
@@ -132,3 +132,16 @@ def test_the_manifest_stands_beside_the_output(tmp_path):
     beside = json.loads((tmp_path / "out.jsonl.gz.manifest.json").read_text())
     assert beside["settings"] == {"model": "m", "tokens": 64}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl.gz", "out.jsonl.gz.manifest.json"]
+
+
+def test_without_a_terminal_one_process_says_now_and_then_how_far_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reporting, "SECONDS_BETWEEN_LINES", 0.0)
+    run(tmp_path / "out.jsonl")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4 and lines[0].startswith("Shouting: 2 of 7, ") and lines[0].endswith(" minutes left")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "other.jsonl", Shouting(2), processes=OneOfSeveral(1, 2))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(reporting, "SECONDS_BETWEEN_LINES", 60.0)
+    run(tmp_path / "quick.jsonl")
+    assert capsys.readouterr().err == ""

@@ -7,6 +7,7 @@ import pytest
 
 from aag_hf.data.answers import normalize_answer, tokenize
 from aag_hf.evaluation.metrics import best_subspan_em, exact_match, f1_score, has_answer
+from aag_hf.evaluation.scores import score_predictions
 
 DEFAULT_GOLDEN = Path(__file__).resolve().parents[2].parent / "shared" / "golden"
 
@@ -96,3 +97,10 @@ def test_composition_case_and_width_make_no_difference(one, other):
 def test_answers_must_be_a_list_with_entries(score, answers):
     with pytest.raises(ValueError, match="expected a list of one or more"):
         score("Paris", answers)
+
+
+def test_answers_that_are_expressions_match_from_the_beginning_of_a_prediction():
+    records = [{"id": f"{i}", "answers": [r"(5,?778|5,?800)\s*K", "six thousand"]} for i in range(4)]
+    rows = score_predictions(records, ["5778 k", "about 5,800 K", "5,778", " Six thousand degrees"], "regex")
+    assert [row["exact_match"] for row in rows] == [row["f1"] for row in rows] == [1.0, 0.0, 0.0, 1.0]
+    assert [row["best_subspan_em"] for row in rows] == [1.0, 1.0, 0.0, 1.0]

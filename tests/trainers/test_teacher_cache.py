@@ -100,6 +100,34 @@ def test_the_cached_loss_equals_the_loss_in_the_loop(load, teacher, records, bui
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6, msg=name)
 
 
+class OneOfTwo:
+    """A process of two, which meet nowhere: each call is made after the other has ended."""
+
+    num_processes = 2
+
+    def __init__(self, process_index):
+        self.process_index = process_index
+
+    def wait_for_everyone(self):
+        """Nothing to wait for."""
+
+
+def test_processes_share_the_files_and_another_number_of_them_continues_to_the_same(
+    build, teacher, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(teacher_cache, "BATCHES_PER_FILE", 1)
+    batches = count_batches(teacher)
+    build(processes=OneOfTwo(1))
+    half = len(batches)
+    build(processes=OneOfTwo(0))
+    shared = {path.name: path.read_bytes() for path in (tmp_path / "cache").iterdir()}
+    assert len(batches) == len(shared) - 1 and half == len(batches) // 2
+    (tmp_path / "cache").rename(tmp_path / "shared")
+    build(processes=OneOfTwo(1))
+    build()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "cache").iterdir()} == shared
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("top_k", [1, 5])
 def test_a_few_logits_give_the_divergence_over_them_and_the_rest(

@@ -28,6 +28,8 @@ from aag_hf.trainers.context_distillation.losses import topk_record
 from aag_hf.trainers.context_distillation.row_files import PATTERN, Entry, Place, list_rows, read_rows, write_rows
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
+
     from aag_hf.collators import DataCollatorForContextDistillation
 
 Records = Sequence[dict[str, Any]]
@@ -86,6 +88,7 @@ class TeacherCache:
         aligned: Collection[str] = (),
         layers: Layers = "all",
         batch_size: int = 32,
+        processes: PartialState | None = None,
     ) -> TeacherCache:
         """Open the cache in `directory` after running the teacher over those of `records` that it lacks.
 
@@ -105,6 +108,7 @@ class TeacherCache:
                 them; for the alignment ``"question"`` alone, ``"position"`` would need every token of each passage.
             layers: The layers whose states to keep.
             batch_size: Records a forward pass.
+            processes: Those that share the work, each with the whole teacher and all records.
 
         Raises:
             InputError: The folder was made from another key or a record's other text, which the message names; `top_k`
@@ -136,10 +140,13 @@ class TeacherCache:
         directory = Path(directory)
         _check_key(directory, key)
         known = cls(directory)._places if (directory / KEY).is_file() else {}
-        waiting = _waiting(records, collator, known, directory)
-        size = BATCHES_PER_FILE * batch_size
-        files = [waiting[i : i + size] for i in range(0, len(waiting), size)]
-        for numbers in track(files, "Teacher", console=Console(stderr=True), transient=True, disable=not files):
+        waiting = _waiting(records, collator, known, directory, BATCHES_PER_FILE * batch_size)
+        index, count = (processes.process_index, processes.num_processes) if processes else (0, 1)
+        # None may write before all have seen what is there.
+        _wait(processes)
+        own = [file for file in waiting[index::count] if file]
+        is_silent = index > 0 or not own
+        for numbers in track(own, "Teacher", console=Console(stderr=True), transient=True, disable=is_silent):
             group = [records[number] for number in numbers]
             batches = [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
             entries, rows, states = zip(*(_rows_of(teacher, collator, batch, key, aligned) for batch in batches))
@@ -151,6 +158,7 @@ class TeacherCache:
                 counted = [entry._replace(rows=len(tensor)) for entry, tensor in zip(known_entries, tensors)]
                 write_rows(directory / name, counted, [{"states": tensor} for tensor in tensors])
             write_rows(directory, known_entries, rows)
+        _wait(processes)
         return cls(directory)
 
     def collate(self, records: Records) -> Columns:
@@ -193,10 +201,18 @@ def _check_key(directory: Path, key: dict[str, Any]) -> None:
 
 
 def _waiting(
-    records: Records, collator: DataCollatorForContextDistillation, places: dict[str, Place], directory: Path
-) -> list[int]:
-    """Where the records to be computed stand, the longest first: what does not fit into memory fails at once."""
-    waiting: dict[str, tuple[int, int]] = {}
+    records: Records,
+    collator: DataCollatorForContextDistillation,
+    places: dict[str, Place],
+    directory: Path,
+    size: int,
+) -> list[list[int]]:
+    """Where the records to be computed stand, a list a file, the longest first: what does not fit fails at once.
+
+    The list of a complete file is empty. Which file a record belongs to depends on all records, and not on those that
+    are known, so that a stopped build continues to the same files on any number of processes.
+    """
+    lengths: dict[str, tuple[int, int]] = {}
     digests = {identifier: place.digest for identifier, place in places.items()}
     for number, record in enumerate(records):
         identifier = record["id"]
@@ -207,9 +223,15 @@ def _waiting(
                 f"record {identifier}: its question, target or context is not what the teacher cache {directory} holds "
                 "under this id: choose another folder for the cache, or give the record its own id."
             )
-        if identifier not in places:
-            waiting[identifier] = (-sum(map(len, texts)), number)
-    return [number for _, number in sorted(waiting.values(), key=lambda item: item[0])]
+        lengths[identifier] = (-sum(map(len, texts)), number)
+    ordered = sorted(lengths, key=lambda identifier: lengths[identifier][0])
+    files = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    return [[lengths[identifier][1] for identifier in file if identifier not in places] for file in files]
+
+
+def _wait(processes: PartialState | None) -> None:
+    if processes is not None:
+        processes.wait_for_everyone()
 
 
 @torch.no_grad()
