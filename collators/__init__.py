@@ -1,4 +1,4 @@
-"""Batches from records, for Trainers of this package and of others."""
+"""Collators: batches of records, for this package's Trainers and for others."""
 
 from aag_hf.collators.chat import build_prompt
 from aag_hf.collators.context_distillation import DataCollatorForContextDistillation

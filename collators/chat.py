@@ -1,4 +1,4 @@
-"""Prompts that are more than one text with a question: answered examples before it, and turns of a chat."""
+"""Prompts with answered examples before the question, and prompts as turns of a chat."""
 
 import re
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ Shot = tuple[dict[str, Any], str | None]
 
 _PLACEHOLDER = re.compile(r"\{question\}|\{context\}")
 _INSTRUCT = re.compile(r"(?i)(^|[-_.])(instruct|chat|it)($|[-_.])")
-# Some templates write today's date, and others invite the model to think aloud first: what was trained today must be
-# what is read tomorrow, and answers are short.
+# Some templates write today's date, but what was trained today must be read alike tomorrow. Others invite the model to
+# think aloud first, but answers are short.
 _FIXED = {"date_string": "26 Jul 2024", "enable_thinking": False}
 
 
@@ -28,15 +28,15 @@ def build_prompt(
     Args:
         template: Text with ``{question}`` and, if a context is read, ``{context}``.
         shots: Records, each with the context that is read beside it.
-        chat_tokenizer: Whose chat template makes `template` the user's turn, up to where the answer begins, and each
-            example two turns before it. A prompt made so has all its special tokens: what reads it must be told that it
-            is a `chat`.
+        chat_tokenizer: A tokenizer whose chat template makes `template` the user's turn, up to the beginning of the
+            answer, and each example two turns before it. Such a prompt has all its special tokens, so its reader must
+            be told that it is a `chat`.
 
     Returns:
         A template for the question that is asked, with the same placeholders.
 
     Raises:
-        InputError: An example holds a placeholder as text, or the chat template fails or loses one.
+        InputError: An example contains a placeholder as text, or the chat template fails or loses a placeholder.
 
     Example:
 
@@ -64,14 +64,14 @@ def build_prompt(
 
 
 def is_instruct(tokenizer: PreTrainedTokenizerBase, name: str) -> bool:
-    """Whether a model was trained on chats, as far as can be told.
+    """Whether a model was trained on chats, as far as that can be told.
 
-    It has a chat template, and either ends a turn with its end token, as base models that come with a template do not,
-    or is called so.
+    Such a model has a chat template. Besides, it ends a turn with its end token, which base models with a template do
+    not, or its name says so.
 
     Args:
-        tokenizer: The model's.
-        name: Its name or path.
+        tokenizer: The model's tokenizer.
+        name: The model's name or path.
     """
     if tokenizer.chat_template is None:
         return False

@@ -1,4 +1,4 @@
-"""Stage 2: what student and teacher read about the same questions."""
+"""Batches of stage 2: the inputs of student and teacher about the same questions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,18 +25,19 @@ class DataCollatorForContextDistillation:
 
     Args:
         tokenizer: The tokenizer of student and teacher.
-        is_encoder_decoder: What kind of model the student is.
+        is_encoder_decoder: Whether the student is an encoder-decoder model.
         student: What the student reads.
-        teacher: What the teacher reads, as it was saved with it; ``None`` if there is no teacher.
-        question_mask: Whether to say which tokens are the question's, to align them; for encoder-decoder models.
-        needs_features: Whether records must have `features`, for a HyperLoRA student that reads questions.
-        documents: Gives the documents of records, for a HyperLoRA student that reads those.
-        answer_max_length: Most tokens of an answer, the end token included.
-        pad_to_multiple_of: Round lengths up.
-        padding_free: Lay a causal student's rows one after another into a single row, see [`~.padding.pack`]; not the
-            teacher's. It needs an attention that keeps them apart by `position_ids`, as most of transformers' do; a
+        teacher: What the teacher reads, as saved with it. ``None`` if there is no teacher.
+        question_mask: Whether to mark the question's tokens, to align them. For encoder-decoder models.
+        needs_features: Whether records must have `features`, for a HyperLoRA student whose adapters are made from
+            questions.
+        documents: Gives the documents of records, for a HyperLoRA student whose adapters are made from documents.
+        answer_max_length: The most tokens of an answer, the end token included.
+        pad_to_multiple_of: Round lengths up to a multiple of this.
+        padding_free: Put the rows of a causal student one after another into a single row, see [`~.padding.pack`]; not
+            those of the teacher. The attention must keep rows apart by `position_ids`, as most of transformers' do. A
             [`ContextDistillationTrainer`] refuses a model that does not.
-        teacher_cache: What the teacher says about all records that will come, instead of what it reads.
+        teacher_cache: A cache of the teacher's answers to all records, which replaces the teacher's inputs.
 
     Calling it takes records and gives `input_ids`, `attention_mask`, `labels` ``(batch, tokens)``, `features`
     ``(batch, feature_dim)``, `documents` as [`~aag_hf.hyperlora.document_states.DocumentStates`], for causal models
@@ -44,12 +45,12 @@ class DataCollatorForContextDistillation:
     the name: answers stand in the same order in both. With a cache, the columns of [`TeacherCache.collate`] instead.
     Fusion-in-Decoder inputs are ``(batch, passages, tokens)``; so is their `question_mask`, else ``(batch, tokens)``.
 
-    `cut` counts what was shortened so far in this process, by name: see [`~.prompts.Cuts`].
+    `cut` counts the texts shortened so far in this process, by kind: see [`~.prompts.Cuts`].
 
     Raises:
-        InputError: A tokenizer without offsets, what only encoder-decoder models have for a causal one, or a chat
-            for one of student and teacher; on a call, a record that lacks what is to be read, or whose question the
-            limit does not hold; names the record.
+        InputError: The tokenizer has no offsets, an option for encoder-decoder models is set for a causal one, or only
+            one of student and teacher is asked in a chat. On a call: a record lacks what is read, or its question
+            exceeds the limit; the message names the record.
 
     Example:
 
@@ -111,18 +112,18 @@ class DataCollatorForContextDistillation:
         return batch
 
     def teacher_inputs(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """What the teacher reads, and its `labels`, ``(batch, tokens)``; needs a `teacher`."""
+        """The teacher's inputs and `labels` ``(batch, tokens)``. Needs a `teacher`."""
         assert self.teacher is not None
         return self._inputs(records, self.teacher)
 
     def teacher_reading(self) -> dict[str, Any]:
-        """What, besides a record and the tokenizer, determines the teacher's inputs, as plain JSON values."""
+        """Everything besides record and tokenizer that determines the teacher's inputs, as plain JSON values."""
         assert self.teacher is not None
         described = {f"teacher_{name}": value for name, value in self.teacher.describe().items()}
         return described | {"answer_max_length": self.answer_max_length}
 
     def teacher_texts(self, record: dict[str, Any]) -> list[str]:
-        """Everything of a record that the teacher reads or predicts: question, answer and context."""
+        """All texts of a record that the teacher reads or predicts: question, answer and context."""
         assert self.teacher is not None
         texts = [record["question"], target_of(record)]
         if self.teacher.reads_apart:
@@ -181,7 +182,7 @@ class DataCollatorForContextDistillation:
         )
 
     def _prompts(self, records: Sequence[dict[str, Any]], reader: ReaderPrompt) -> list[tuple[list[int], list[bool]]]:
-        """Token ids of each prompt, and which of them belong to the question."""
+        """The token ids of each prompt, and for each whether it belongs to the question."""
         return [
             encode_marked_prompt(
                 self.tokenizer,
@@ -200,7 +201,8 @@ def stack_features(records: Sequence[dict[str, Any]]) -> torch.Tensor:
     """The records' features as ``(batch, feature_dim)``.
 
     Raises:
-        InputError: A record without features, of another size than the first, or not finite; names the record.
+        InputError: The features of a record are missing, not finite, or of another size than the first; the message
+            names the record.
     """
     for record in records:
         if record.get("features") is None:

@@ -1,4 +1,4 @@
-"""Stage 1: question in, compressed context out."""
+"""Batches of stage 1: a question in, its compressed context out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,18 +18,18 @@ class DataCollatorForContextGeneration:
 
     Args:
         tokenizer: The generator's tokenizer.
-        is_encoder_decoder: What kind of model the generator is.
+        is_encoder_decoder: Whether the generator is an encoder-decoder model.
         prompt: Text with ``{question}``.
-        max_length: Most tokens of a prompt.
-        target_max_length: Most tokens of a target, the end token included.
-        pad_to_multiple_of: Round lengths up.
+        max_length: The most tokens of a prompt.
+        target_max_length: The most tokens of a target, the end token included.
+        pad_to_multiple_of: Round lengths up to a multiple of this.
 
     Calling it takes records with `compressed_context` and gives `input_ids`, `attention_mask` and `labels`, each
     ``(batch, tokens)``, padded to the longest row of the batch, and for causal models `position_ids`.
 
     Raises:
-        InputError: A prompt without its placeholder; on a call, a record without `compressed_context` or whose
-            question `max_length` does not hold; names the record.
+        InputError: The prompt lacks its placeholder. On a call: a record lacks `compressed_context`, or its question
+            exceeds `max_length`; the message names the record.
     """
 
     tokenizer: PreTrainedTokenizerBase

@@ -1,4 +1,4 @@
-"""What the adapters of records read: the states of their documents."""
+"""The states of documents from which the adapters of records are made."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -14,24 +14,24 @@ from aag_hf.hyperlora.document_states import DocumentStates
 from aag_hf.questions import DocumentEncoder
 
 GIGABYTE = 2**30
-# Documents encoded at once; the encoder makes batches of them.
+# Documents per call of the encoder, which makes batches of them.
 GROUP = 256
 
 
 class RecordDocuments:
-    """States of the documents of records, encoded when they are first asked for and kept while there is room.
+    """States of the documents of records. They are encoded on first use, and kept while there is room.
 
-    The language model under an adapter is frozen, so that a document's states never change. They are kept in half
+    The language model under an adapter is frozen, so the states of a document never change. They are kept in half
     precision.
 
     Args:
-        encoder: Encodes them.
+        encoder: Encodes the documents.
         context: Which text of a record is its document, as in [`~aag_hf.data.contexts.context_of`].
         passages: How many passages ``"passages"`` joins.
-        room: Bytes to keep; the states least recently used go first.
+        room: The most bytes to keep. The states least recently used go first.
 
     Raises:
-        InputError: `context` is ``"none"``; on a call, a record without that text.
+        InputError: `context` is ``"none"``. On a call: a record lacks that text.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RecordDocuments:
         self._bytes = 0
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> DocumentStates:
-        """The documents of a batch, each once; `rows` says which of them a record reads."""
+        """The documents of a batch, each once. `rows` says which of them each record reads."""
         texts = [self.text_of(record) for record in records]
         each = list(dict.fromkeys(texts))
         found = self._states(each)
@@ -67,7 +67,7 @@ class RecordDocuments:
         return text
 
     def keep(self, records: Iterable[dict[str, Any]]) -> None:
-        """Encode the documents of records ahead, many at a time, for as long as there is room."""
+        """Encode the documents of records in advance, many at a time, while there is room."""
         texts = iter(dict.fromkeys(self.text_of(record) for record in records))
         while self._bytes < self.room and (group := list(islice(texts, GROUP))):
             self._states(group)
@@ -81,7 +81,7 @@ class RecordDocuments:
             for text, states, embeddings, mask in zip(missing, encoded.states, encoded.embeddings, encoded.mask):
                 end = int(mask.nonzero().max()) + 1
                 kept = (states[:end].half(), embeddings[:end].to(self.encoder.backbone.dtype), mask[:end])
-                # A part of a tensor would keep the whole.
+                # A view would keep the whole tensor in memory.
                 found[text] = tuple(tensor.clone() for tensor in kept)
         for text in texts:
             if text in self._kept:

@@ -1,4 +1,4 @@
-"""Batches for Fusion-in-Decoder: every passage of a question beside the question, (batch, passages, tokens)."""
+"""Batches for Fusion-in-Decoder: each passage with its question, ``(batch, passages, tokens)``."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,28 +18,28 @@ _BEFORE_QUESTION = "question: "
 class DataCollatorForFiD:
     """Turns records with ``ctxs`` into the inputs and labels of a Fusion-in-Decoder reader.
 
-    A passage reads ``question: … title: … context: …`` (Izacard & Grave, EACL 2021, section 3). Where that is too long,
-    the end of the context is cut; the question always stays whole. Records with fewer passages than others get
-    passages of padding. Equal records give equal batches, in any process.
+    A passage reads ``question: … title: … context: …`` (Izacard & Grave, EACL 2021, section 3). If that is too long,
+    the end of the context is cut, never the question. Records with fewer passages than others get passages of padding.
+    Equal records give equal batches, in any process.
 
     Args:
-        tokenizer: a fast tokenizer (offsets are needed) that truncates on the right, with a padding token.
-        max_length: most tokens a passage, question and special tokens included.
-        answer_max_length: most tokens of an answer, its end token included.
-        num_passages: read at most so many passages, the best ones; None reads all.
-        pad_to_multiple_of: round the lengths of passages and answers up to a multiple of this.
-        cut: counts what was shortened so far, by name.
+        tokenizer: A fast tokenizer, since offsets are needed. It truncates on the right and has a padding token.
+        max_length: The most tokens per passage, question and special tokens included.
+        answer_max_length: The most tokens of an answer, its end token included.
+        num_passages: Read at most this many passages, the best ones. ``None`` reads all.
+        pad_to_multiple_of: Round the lengths of passages and answers up to a multiple of this.
+        cut: Counts the texts shortened so far, by kind.
 
     Returns:
         A call with a list of records gives
 
-        - ``input_ids``, ``attention_mask``: (batch, passages, tokens), as wide as the batch needs;
-        - ``question_mask``: (batch, passages, tokens) bool, true at the tokens of the question itself;
-        - ``labels``: (batch, answer tokens) of ``target``, or else the first answer; -100 at padding.
+        - `input_ids`, `attention_mask`: ``(batch, passages, tokens)``, as wide as the batch needs;
+        - `question_mask`: ``(batch, passages, tokens)`` bool, true at the tokens of the question itself;
+        - `labels`: ``(batch, answer tokens)`` of `target`, or else the first answer; -100 at padding.
 
     Raises:
-        InputError: if the tokenizer or a limit cannot be used; on a call, if a record has no passages, a passage has
-            no text, or a question alone exceeds ``max_length``; names the record.
+        InputError: The tokenizer or a limit cannot be used. On a call: a record has no passages, a passage has no text,
+            or a question alone exceeds `max_length`; the message names the record.
 
     Example:
 
@@ -88,7 +88,7 @@ class DataCollatorForFiD:
         return {"input_ids": input_ids, "attention_mask": attention_mask, "question_mask": question_mask}
 
     def passage_texts(self, record: dict[str, Any]) -> list[str]:
-        """What is read of each passage beside the question: title and context."""
+        """The part of each passage that is read beside the question: title and context."""
         passages = (record.get("ctxs") or [])[: self.num_passages]
         if not passages:
             raise InputError(f"record {record['id']!r} has no passages: retrieve some into its 'ctxs' first.")
@@ -98,7 +98,7 @@ class DataCollatorForFiD:
         return [f"title: {passage.get('title') or ''} context: {passage['text']}" for passage in passages]
 
     def _encode_passages(self, record: dict[str, Any]) -> list[tuple[list[int], list[bool]]]:
-        """Token ids of each passage, and which of them belong to the question."""
+        """The token ids of each passage, and for each whether it belongs to the question."""
         question = _BEFORE_QUESTION + record["question"].strip()
         self._require_question_fits(record, question)
         texts = [f"{question} {passage}" for passage in self.passage_texts(record)]

@@ -1,4 +1,4 @@
-"""Rows of unequal length as tensors; masks go by length, since pad and end of text can be the same token."""
+"""Rows of unequal length as tensors. Masks go by length, since padding and end of text can be the same token."""
 
 from collections.abc import Sequence
 from itertools import accumulate, chain
@@ -14,9 +14,9 @@ def pad(rows: Sequence[Sequence[int]], value: int, side: str = "right", multiple
 
     Args:
         rows: Token ids.
-        value: The padding.
+        value: The token of padding.
         side: ``"left"`` or ``"right"``.
-        multiple_of: Round the length up to a multiple.
+        multiple_of: Round the length up to a multiple of this.
     """
     length = max(map(len, rows))
     if multiple_of:
@@ -29,7 +29,7 @@ def pad(rows: Sequence[Sequence[int]], value: int, side: str = "right", multiple
 def pad_inputs(
     rows: Sequence[Sequence[int]], pad_token_id: int | None, side: str, multiple_of: int | None = None
 ) -> dict[str, torch.Tensor]:
-    """`input_ids`, `attention_mask` and, for left padding, the `position_ids` it shifts; each ``(batch, tokens)``."""
+    """`input_ids`, `attention_mask` and, for left padding, the shifted `position_ids`; each ``(batch, tokens)``."""
     inputs = {
         "input_ids": pad(rows, pad_token_id or 0, side, multiple_of),
         "attention_mask": pad([[1] * len(row) for row in rows], 0, side, multiple_of),
@@ -40,7 +40,7 @@ def pad_inputs(
 
 
 def pack(prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """All prompts and targets of a causal model in one row without padding, and where each begins.
+    """All prompts and targets of a causal model in one row without padding, and the place where each begins.
 
     Returns:
         `input_ids`, `labels` and `position_ids`, which begin anew with each prompt, ``(1, tokens)``; by transformers'
@@ -71,15 +71,15 @@ def pad_sequence_to_sequence(
 ) -> dict[str, torch.Tensor]:
     """Model inputs and `labels` of prompts and their targets.
 
-    A causal model reads prompt and target in one row, padded on the left: targets end at the same position in every
-    row, so that logits are needed for the last positions only. Labels of prompts and padding are -100.
+    A causal model reads prompt and target in one row, padded on the left. So targets end at the same position in every
+    row, and logits are needed for the last positions only. Labels of prompts and padding are -100.
 
     Args:
-        prompts: Token ids a row.
-        targets: Token ids a row, the end token included.
-        pad_token_id: The model's padding.
-        is_encoder_decoder: Prompts to the encoder, targets to the decoder.
-        multiple_of: Round lengths up to a multiple.
+        prompts: The token ids of each row.
+        targets: The token ids of each row, the end token included.
+        pad_token_id: The model's token of padding.
+        is_encoder_decoder: Give prompts to the encoder and targets to the decoder.
+        multiple_of: Round lengths up to a multiple of this.
     """
     if is_encoder_decoder:
         inputs = pad_inputs(prompts, pad_token_id, "right", multiple_of)

@@ -1,4 +1,4 @@
-"""Prompts as token ids: truncation takes from the context, never from the question."""
+"""Prompts as token ids. Truncation shortens the context, never the question."""
 
 import re
 from collections import Counter
@@ -16,10 +16,10 @@ _NAMES |= {"passages": "passages lost their end", "questions": "questions were c
 
 
 class Cuts(Counter[str]):
-    """How many texts were shortened to fit their limits, by kind: `contexts`, `passages`, `answers`, `questions`."""
+    """How many texts of each kind were shortened to fit: `contexts`, `passages`, `answers`, `questions`."""
 
     def told(self) -> str:
-        """One sentence about all of them; nothing if nothing was cut."""
+        """One sentence about all of them. It is empty if nothing was cut."""
         return "; ".join(f"{count} {_NAMES.get(kind, kind)}" for kind, count in sorted(self.items()) if count)
 
 
@@ -27,7 +27,7 @@ def check_columns(records: Sequence[dict[str, Any]]) -> None:
     """Refuse rows that lost their columns on the way from the data set.
 
     Raises:
-        InputError: A record without question or answers.
+        InputError: A record has no question or no answers.
     """
     for record in records:
         missing = [name for name in ("question", "answers") if name not in record]
@@ -42,12 +42,12 @@ def check_prompt(field: str, prompt: str, contexts: int) -> None:
     """Refuse a prompt that a record cannot fill.
 
     Args:
-        field: What the prompt is called.
+        field: The name of the prompt.
         prompt: Text with ``{question}``, and ``{context}`` as often as `contexts` says.
         contexts: 0 or 1.
 
     Raises:
-        InputError: A placeholder is missing or stands too often.
+        InputError: A placeholder is missing, or stands in the prompt too often.
     """
     if "{question}" not in prompt or prompt.count("{context}") != contexts:
         raise InputError(f"{field} {prompt!r} needs {{question}}, and {{context}} {contexts} times.")
@@ -69,19 +69,20 @@ def encode_marked_prompt(
     cut: Cuts | None = None,
     chat: bool = False,
 ) -> tuple[list[int], list[bool]]:
-    """Fill `template` and tokenize it, dropping the context's last tokens where it is longer than `max_length`.
+    """Fill and tokenize `template`, without the context's last tokens if it is longer than `max_length`.
 
     Args:
-        tokenizer: A fast tokenizer where there is a context or the marks are read: both go by the tokens' offsets.
+        tokenizer: The tokenizer. It must be fast if there is a context or the marks are read, since both need the
+            tokens' offsets.
         template: Text with ``{question}`` and, if there is a context, ``{context}``; see :func:`check_prompt`.
-        record: What has the question.
+        record: The record with the question.
         context: The context, or ``None``.
-        max_length: Most tokens, special ones included.
-        cut: Where it is counted that a context was cut.
-        chat: Whether `template` is turns of a chat, which have their special tokens already.
+        max_length: The most tokens, special ones included.
+        cut: Counts the contexts that were cut.
+        chat: Whether `template` consists of turns of a chat, which have their special tokens already.
 
     Returns:
-        Token ids, and for each whether it belongs to the question.
+        The token ids, and for each whether it belongs to the question.
 
     Raises:
         InputError: The prompt does not fit even without its context.
@@ -107,18 +108,18 @@ def encode_marked_prompt(
 
 
 def mark_tokens(offsets: Sequence[Span], spans: Sequence[Span]) -> list[bool]:
-    """Which tokens belong to one of some spans of the text.
+    """For each token, whether it overlaps one of the spans of the text.
 
     Args:
-        offsets: Where each token starts and ends in the text.
-        spans: Where each span does.
+        offsets: The start and end of each token in the text.
+        spans: The start and end of each span.
     """
-    # Some tokenizers count the space before a word as its own: overlap, not containment, decides.
+    # Overlap decides, not containment, since some tokenizers count the space before a word as part of it.
     return [any(first < end and last > max(start, first) for start, end in spans) for first, last in offsets]
 
 
 def fill_prompt(template: str, question: str, context: str | None) -> tuple[str, dict[str, list[Span]]]:
-    """The filled template, and where question and context stand in it; both may hold placeholders as text.
+    """The filled template, with the spans of question and context. Both may contain placeholders as text.
 
     Args:
         template: Text with ``{question}`` and, if there is a context, ``{context}``.
@@ -149,11 +150,11 @@ def encode_target(
     Args:
         tokenizer: The model's tokenizer.
         text: The target.
-        max_length: Most tokens, the end token included; longer targets lose their end token.
-        apart: Whether it begins a text of its own, a decoder's or a turn of a chat; otherwise a space parts it from the
-            prompt it continues.
-        cut: Where it is counted that a target was cut.
-        kind: What kind of target it is.
+        max_length: The most tokens, the end token included. Longer targets lose their end token.
+        apart: Whether it begins a text of its own, in a decoder or as a turn of a chat. Otherwise a space stands
+            between it and the prompt.
+        cut: Counts the targets that were cut.
+        kind: The kind of target, for `cut`.
 
     Raises:
         InputError: The tokenizer has no end token.

@@ -1,4 +1,4 @@
-"""What a reader reads about a question, as it is saved with the reader."""
+"""The inputs of a reader, as they are saved with it."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,21 +10,21 @@ from aag_hf.errors import InputError
 
 @dataclass(frozen=True)
 class ReaderPrompt:
-    """A reader's inputs: their source, their wording and their limits.
+    """The inputs of a reader: their source, wording and limits.
 
     Args:
         context: What is read beside the question: ``"none"``, ``"generated"``, ``"compressed"`` or ``"passages"``.
         passages: How many passages ``"passages"`` reads.
-        fid: Read them the Fusion-in-Decoder way, each on its own with the question, as [`DataCollatorForFiD`] writes
-            them; else they are joined in one prompt.
+        fid: Read each passage on its own with the question, as in Fusion-in-Decoder, in the form of
+            [`DataCollatorForFiD`]. Otherwise passages are joined in one prompt.
         prompt: Text with ``{question}``.
         context_prompt: Text with ``{context}`` and ``{question}``.
-        prompt_max_length: Most tokens of a prompt; what is too long is cut from the context.
-        chat: Whether the prompts are turns of a chat, as [`~.chat.build_prompt`] makes them: no special tokens are
+        prompt_max_length: The most tokens of a prompt. Longer ones lose the end of their context.
+        chat: Whether the prompts are turns of a chat, as [`~.chat.build_prompt`] makes them. Then no special tokens are
             added, and the answer begins a turn.
 
     Raises:
-        InputError: A prompt without its placeholders, or a number below one.
+        InputError: A prompt lacks its placeholders, or a number is below one.
     """
 
     context: ContextSource = "none"
@@ -54,15 +54,15 @@ class ReaderPrompt:
 
     @property
     def template(self) -> str:
-        """The prompt that is filled."""
+        """The template that is filled."""
         return self.prompt if self.context == "none" else self.context_prompt
 
     def context_of(self, record: dict[str, Any]) -> str | None:
-        """What `record` has to read beside its question; ``None`` for nothing."""
+        """The context of `record`, read beside its question. ``None`` if there is none."""
         return context_of(record, self.context, self.passages)
 
     def describe(self) -> dict[str, Any]:
-        """What, besides a record and the tokenizer, determines the inputs, as plain JSON values."""
+        """Everything besides record and tokenizer that determines the inputs, as plain JSON values."""
         passages = self.passages if self.context == "passages" else None
         prompt = None if self.reads_apart else self.template
         length = self.prompt_max_length
