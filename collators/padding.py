@@ -14,7 +14,7 @@ def pad(rows: Sequence[Sequence[int]], value: int, side: str = "right", multiple
 
     Args:
         rows: Token ids.
-        value: The token of padding.
+        value: The value of padding.
         side: ``"left"`` or ``"right"``.
         multiple_of: Round the length up to a multiple of this.
     """

@@ -10,16 +10,17 @@ class AnswerTrainingArguments(Seq2SeqTrainingArguments):
     """[`~transformers.Seq2SeqTrainingArguments`] with other defaults.
 
     Args:
-        remove_unused_columns (`bool`): Off: the collator reads the records' own columns, `features` among them.
-        gradient_checkpointing_kwargs (`dict`): Not reentrant unless they say so, which is unsafe on several processes.
+        remove_unused_columns (`bool`): Off, since the collator reads the records' own columns, such as `features`.
+        gradient_checkpointing_kwargs (`dict`): Not reentrant by default. Reentrant checkpointing is unsafe on several
+        processes.
     """
 
     remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Keep off: the collator reads the records' own columns."}
+        default=False, metadata={"help": "Keep this off, since the collator reads the records' own columns."}
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.gradient_checkpointing_kwargs:
-            # transformers does so where nothing at all is said; torch's own default is the other kind.
+            # transformers sets this only if nothing at all is given; torch's own default is reentrant.
             self.gradient_checkpointing_kwargs.setdefault("use_reentrant", False)

@@ -1,4 +1,4 @@
-"""Logits where answers are, and nowhere else."""
+"""Logits at answer tokens, and nowhere else."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from aag_hf.errors import InputError
 from aag_hf.hyperlora.layer import HyperLoraLinear
 
 QUESTION_MASK = "question_mask"
-# The bounds of rows that were laid into one, by transformers' name.
+# transformers' name for the bounds of packed rows.
 PACKED = "cu_seq_lens_q"
 
 
@@ -23,9 +23,9 @@ class AnswerOutputs(NamedTuple):
 
     Attributes:
         logits: ``(answer tokens, vocab)``, row by row.
-        labels: ``(answer tokens,)``, the tokens they predict.
-        states: The hidden states and attentions that were asked for, by transformers' names; nothing else of what the
-            model returned stays in memory.
+        labels: ``(answer tokens,)``, the tokens that the logits predict.
+        states: The requested hidden states and attentions, by transformers' names. The model's other outputs do not
+            stay in memory.
     """
 
     logits: torch.Tensor
@@ -33,7 +33,7 @@ class AnswerOutputs(NamedTuple):
     states: dict[str, tuple[torch.Tensor, ...]]
 
     def detached(self) -> "AnswerOutputs":
-        """The same numbers as constants."""
+        """The same numbers without gradients."""
         states = {name: tuple(layer.detach() for layer in stack) for name, stack in self.states.items()}
         return AnswerOutputs(self.logits.detach(), self.labels, states)
 
@@ -41,16 +41,15 @@ class AnswerOutputs(NamedTuple):
 def answer_outputs(model: nn.Module, inputs: dict[str, Any]) -> AnswerOutputs:
     """Run `model` and pick its logits at the answer tokens.
 
-    A causal model projects the states of answer tokens to the vocabulary, and no others, unless HyperLoRA adapts that
-    projection.
+    A causal model projects only the states of answer tokens to the vocabulary, unless HyperLoRA adapts that projection.
 
     Args:
         model: A causal or encoder-decoder language model, wrapped or not.
-        inputs: Its inputs and `labels` ``(batch, tokens)``, -100 where there is no answer token; a `question_mask`
-            is left out. Rows may be packed into one, see [`~aag_hf.collators.padding.pack`].
+        inputs: The model's inputs and `labels` ``(batch, tokens)``, -100 where there is no answer token. A
+            `question_mask` is not passed on. Rows may be packed into one, see [`~aag_hf.collators.padding.pack`].
 
     Raises:
-        InputError: A row or its labels are longer than the model has positions for.
+        InputError: A row or its labels are longer than the model allows.
     """
     inputs = {name: value for name, value in inputs.items() if name != QUESTION_MASK}
     _check_lengths(model, inputs)
@@ -61,7 +60,7 @@ def answer_outputs(model: nn.Module, inputs: dict[str, Any]) -> AnswerOutputs:
         return AnswerOutputs(outputs.logits[mask], labels[mask], _states(outputs))
     inputs.pop("labels")
     if PACKED in inputs:
-        # With a cache of keys and values transformers would not look for the bounds of packed rows.
+        # With a cache of keys and values, transformers would ignore the bounds of packed rows.
         inputs["use_cache"] = False
     targets = labels[:, 1:]
     mask = targets != IGNORE_INDEX
@@ -89,7 +88,7 @@ def innermost(model: nn.Module) -> nn.Module:
 
 
 def _check_lengths(model: nn.Module, inputs: dict[str, Any]) -> None:
-    # Rotary models would read on with positions they never saw, others fail deep inside.
+    # Rotary models would read positions that they never saw in training. Other models fail deep inside.
     limit = getattr(innermost(model).config.get_text_config(), "max_position_embeddings", None)
     for name in ("input_ids", "labels"):
         length = inputs.get("max_length_q", inputs[name].shape[-1]) if name in inputs else 0
@@ -106,11 +105,11 @@ def _states(outputs: ModelOutput) -> dict[str, tuple[torch.Tensor, ...]]:
 
 @contextmanager
 def _projected_at(model: nn.Module, mask: torch.Tensor) -> Iterator[None]:
-    """Let the model's head see only the states where `mask` ``(batch, tokens)`` is true, as ``(answer tokens, d)``.
+    """Give the model's head only the states at which `mask` ``(batch, tokens)`` is true, as ``(answer tokens, d)``.
 
-    Rows as a matrix also spare the head's product with a slice of the states, which is not contiguous: it copies the
-    vocabulary's weights once for each row of the batch. A head that HyperLoRA adapts sees all states: it finds a row's
-    adapter by where the row stands.
+    A product of the head with a slice of the states, which is not contiguous, would copy the vocabulary's weights once
+    per row of the batch. A matrix of rows avoids that. A head that HyperLoRA adapts sees all states, since it finds a
+    row's adapter by the row's place.
     """
 
     def keep_masked(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:

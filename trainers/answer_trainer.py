@@ -33,19 +33,19 @@ from aag_hf.trainers.divergence import RECORD_IDS, GradientCheck, WithRecordIds,
 AnswerMetrics = Callable[[Sequence[dict[str, Any]]], dict[str, float]]
 
 TEACHER = "teacher_"
-# What memory adapters read, by the name the collator and the model give it.
+# The name, in collator and model, of the states that memory adapters read.
 DOCUMENTS = "documents"
-# What a teacher cache gives has a row an answer token, not a row an example.
+# The columns of a teacher cache have one row per answer token, not per example.
 CACHED_BY_TOKEN = {TEACHER + name for name in ("labels", "logits", "top_values", "top_indices", "tail_logsumexp")}
 
 
 class Terms(NamedTuple):
-    """A batch's loss, term by term.
+    """The loss of a batch, term by term.
 
     Attributes:
-        answers: What the trained model says about the answer tokens.
-        values: Means over the batch's answer tokens, by name.
-        weights: The weight of each in the loss.
+        answers: The trained model's output at the answer tokens.
+        values: The mean of each term over the batch's answer tokens, by name.
+        weights: The weight of each term in the loss.
     """
 
     answers: AnswerOutputs
@@ -62,23 +62,23 @@ class AnswerTrainer(Seq2SeqTrainer):
     """A Trainer whose loss is a mean over answer tokens.
 
     In training it is the mean over all answer tokens of an optimizer step, however these are spread over accumulated
-    batches and processes; in evaluation over all of the data set, each example counted once. Each term of the loss is
-    logged by its name. Logits are those of the answer tokens alone, so metrics can only be computed from generated
-    answers. With ``train_sampling_strategy="group_by_length"`` batches hold records whose rows are about as long.
+    batches and processes. In evaluation it is the mean over the whole data set, and each example counts once. Each term
+    of the loss is logged by its name. There are logits of answer tokens only, so metrics can only be computed from
+    generated answers. With ``train_sampling_strategy="group_by_length"`` the rows of a batch have about equal length.
     Subclasses define `compute_terms`.
 
-    Training stops with a [`~aag_hf.errors.DivergenceError`] where a loss or a gradient is not finite. What the collator
-    cut is said at the end.
+    Training stops with a [`~aag_hf.errors.DivergenceError`] if a loss or a gradient is not finite. At the end a message
+    says how many texts the collator cut.
 
     Args:
-        answer_metrics: Takes the records of an evaluation and gives metrics of generated answers, such as
-            [`~aag_hf.evaluation.ReaderMetrics`] of a causal reader; all processes call it.
+        answer_metrics: Takes the records of an evaluation and returns metrics of generated answers, such as
+            [`~aag_hf.evaluation.ReaderMetrics`] of a causal reader. All processes call it.
         **kwargs: As in [`~transformers.Seq2SeqTrainer`].
 
     Raises:
-        InputError: Metrics without generation; generation in evaluation with a causal model, whose rows already hold
-            the answers; `answer_metrics` of a model in shards; packed rows for several GPUs in one process;
-            `dispatch_batches`; label smoothing or a loss function, which would have no part in the loss; a collator's
+        InputError: One of these is asked for: metrics without generation; generation in evaluation with a causal model,
+            whose rows already hold the answers; `answer_metrics` of a model in shards; packed rows for several GPUs in
+            one process; `dispatch_batches`; label smoothing or a loss function, which the loss would ignore; a
             tokenizer with more tokens than the model has embeddings; or checkpointing that gives wrong gradients (see
             [`~.checkpointing.check_checkpointing`]).
     """
@@ -88,7 +88,7 @@ class AnswerTrainer(Seq2SeqTrainer):
     def __init__(self, *args: Any, answer_metrics: AnswerMetrics | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.answer_metrics = answer_metrics
-        # The Trainer counts the answer tokens of a step only for models that would use the number themselves.
+        # The Trainer counts the answer tokens of a step only for models that use the number themselves.
         self.model_accepts_loss_kwargs = True
         self._training_sums: dict[str, list[Tensor]] = defaultdict(list)
         self._evaluation_sums: dict[str, list[Tensor]] = defaultdict(list)
@@ -130,9 +130,9 @@ class AnswerTrainer(Seq2SeqTrainer):
             )
 
     def _let_each_process_collate(self) -> None:
-        """Accelerate would have the first process collate for all, where the data set is a stream, and cut the batch.
+        """Keep Accelerate from letting the first process collate a stream for all, and cut the batch.
 
-        Neither packed rows nor what a teacher cache gives can be cut by examples.
+        Neither packed rows nor the columns of a teacher cache can be cut by examples.
         """
         loading = self.accelerator.dataloader_config
         if loading.dispatch_batches:
@@ -148,7 +148,7 @@ class AnswerTrainer(Seq2SeqTrainer):
         return self.is_fsdp_enabled or is_deepspeed_zero3_enabled()
 
     def compute_terms(self, model: nn.Module, inputs: dict[str, Any]) -> Terms:
-        """The terms of a batch's loss; `model` is the one that is trained, as the Trainer wrapped it."""
+        """The terms of a batch's loss. `model` is the trained model, as the Trainer wrapped it."""
         raise NotImplementedError
 
     def compute_loss(
@@ -158,7 +158,7 @@ class AnswerTrainer(Seq2SeqTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The batch's mean or, where the step's number of answer tokens is given, its share of the step's mean."""
+        """The batch's mean or, if the step's number of answer tokens is given, its share of the step's mean."""
         record_ids = inputs.pop(RECORD_IDS, None)
         terms = self.compute_terms(model, inputs)
         loss = terms.loss
@@ -172,7 +172,7 @@ class AnswerTrainer(Seq2SeqTrainer):
         return (loss, {"logits": terms.answers.logits}) if return_outputs else loss
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        # What a run before, such as a trial of a search, had not logged yet.
+        # Losses that an earlier run, such as a trial of a search, had not logged yet.
         self._training_sums.clear()
         output = super().train(*args, **kwargs)
         cut: Any = getattr(self.data_collator, "cut", Cuts())
@@ -206,11 +206,12 @@ class AnswerTrainer(Seq2SeqTrainer):
         compute_objective: Callable[[dict[str, float]], float] | None = None,
         **kwargs: Any,
     ) -> BestRun | list[BestRun]:
-        """As [`~transformers.Trainer.hyperparameter_search`], whose default objective would add up the loss's terms.
+        """As [`~transformers.Trainer.hyperparameter_search`]. The default objective is the loss, without its terms.
 
         Args:
             hp_space: The values of a trial, by argument.
-            compute_objective: The objective of an evaluation's metrics; by default its loss.
+            compute_objective: Gives the objective from the metrics of an evaluation. By default the objective is the
+                loss.
             **kwargs: As there.
         """
         return super().hyperparameter_search(hp_space, compute_objective or itemgetter("eval_loss"), **kwargs)
@@ -224,7 +225,7 @@ class AnswerTrainer(Seq2SeqTrainer):
         self, dataloader: DataLoader, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> EvalLoopOutput:
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        # The Trainer's own loss counts every batch alike, and examples repeated to fill the last one with it.
+        # The Trainer's own loss weights all batches equally, and counts examples repeated to fill the last one.
         means = self._means(self._evaluation_sums)
         if self.answer_metrics is not None:
             means |= self.answer_metrics(dataloader.dataset)
@@ -237,7 +238,7 @@ class AnswerTrainer(Seq2SeqTrainer):
         inputs = self._prepare_inputs(inputs)
         rows = self._rows_to_count(_rows(inputs))
         with torch.no_grad(), self.compute_loss_context_manager():
-            # A process without a row of its own still takes part in gathering sharded weights.
+            # A process without rows of its own still has to help gather sharded weights.
             terms = self.compute_terms(model, _first_rows(inputs, max(rows, 1)))
         tokens = torch.tensor(len(terms.answers.labels) if rows else 0, device=terms.loss.device)
         _collect(self._evaluation_sums, {"loss": terms.loss, **terms.values}, tokens)
@@ -271,38 +272,38 @@ class AnswerTrainer(Seq2SeqTrainer):
         )
 
     def _groups_records(self, dataset: Dataset) -> bool:
-        """Whether batches are grouped by lengths that only the collator knows: records are not tokenized yet."""
+        """Whether batches are grouped by lengths that only the collator knows, since records are not tokenized yet."""
         grouped = self.args.train_sampling_strategy == "group_by_length" and hasattr(dataset, "__len__")
         return grouped and self.args.length_column_name not in dataset[0] and "input_ids" not in dataset[0]
 
     def _row_lengths(self, dataset: Dataset) -> list[int]:
-        """How long each record's row is: once a data set, which is tokenized for it."""
+        """The length of each record's row. Each data set is tokenized once to find out."""
         known = next((lengths for one, lengths in self._lengths if one is dataset), [])
         if len(known) != len(dataset):
             rows = (self.data_collator([record]) for record in dataset)
-            # Rows that enter above the embeddings have no ids, and as many labels as tokens.
+            # Rows that enter above the embeddings have no ids, but as many labels as tokens.
             known = [row.get("input_ids", row["labels"]).numel() for row in rows]
             self._lengths.append((dataset, known))
         return known
 
     def _share_of_step(self, labels: Tensor, num_items_in_batch: Tensor | int | None, dtype: torch.dtype) -> Tensor:
-        """What turns a batch's mean into its share of the step's mean; gradients are averaged over processes later."""
+        """Turns a batch's mean into its share of the step's mean. Gradients are averaged over processes later."""
         if num_items_in_batch is None:
             return torch.tensor(1.0, device=labels.device, dtype=dtype)
         processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
-        # DataParallel gets the number once a device.
+        # DataParallel gets the number once per device.
         tokens = torch.as_tensor(num_items_in_batch, device=labels.device, dtype=dtype).max()
         return processes * len(labels) / tokens.clamp(min=1)
 
     def _rows_to_count(self, rows: int) -> int:
-        """How many of a batch's rows were not repeated to give every process an equally large last batch."""
+        """How many rows of a batch are not repetitions, which make the last batches of all processes equally large."""
         state = self.accelerator.gradient_state
         if not state.end_of_dataloader or state.remainder <= 0:
             return rows
         return min(max(state.remainder - rows * self.accelerator.process_index, 0), rows)
 
     def _means(self, sums: dict[str, list[Tensor]]) -> dict[str, float]:
-        """The mean of each term over all that was collected on all processes; empties `sums`."""
+        """The mean of each term over everything collected on all processes. Empties `sums`."""
         means = {}
         for name, collected in sums.items():
             weight, total = self.accelerator.reduce(torch.stack(collected).sum(0), "sum").tolist()
@@ -333,7 +334,7 @@ def _rows(inputs: dict[str, Any]) -> int:
 
 
 def _first_rows(inputs: dict[str, Any], rows: int) -> dict[str, Any]:
-    """A batch's first examples."""
+    """The first examples of a batch."""
     if rows == _rows(inputs):
         return inputs
     packed = _first_packed_rows(inputs, rows) if PACKED in inputs else {}
@@ -344,7 +345,7 @@ def _first_rows(inputs: dict[str, Any], rows: int) -> dict[str, Any]:
         for name, value in inputs.items()
     }
     if DOCUMENTS in inputs:
-        # Rows of a batch may read the same document: which one each reads is what is cut.
+        # Rows of a batch may read the same document, so the list of which row reads which is cut.
         documents = DocumentStates(**inputs[DOCUMENTS])
         first[DOCUMENTS] = replace(documents, rows=documents.rows_of_questions[:rows])
     return first | packed

@@ -1,4 +1,4 @@
-"""Ways of recomputing activations that give wrong gradients with a way of training in parallel."""
+"""Refuses gradient checkpointing that gives wrong gradients when training in parallel."""
 
 from accelerate import Accelerator, DistributedType
 from torch import nn
@@ -15,12 +15,12 @@ def check_checkpointing(model: nn.Module, args: TrainingArguments, accelerator: 
     """Refuse checkpointing that fails with the launcher's engine, or silently trains on wrong gradients.
 
     Args:
-        model: What is trained.
-        args: Its arguments.
-        accelerator: Knows the engine.
+        model: The trained model.
+        args: The arguments of its training.
+        accelerator: The accelerator, which knows the engine.
 
     Raises:
-        InputError: Reentrant checkpointing on several processes, or FSDP's own checkpointing of a model with HyperLoRA.
+        InputError: Checkpointing is reentrant on several processes, or FSDP's own over a model with HyperLoRA.
     """
     engine = accelerator.distributed_type
     if engine != DistributedType.NO and not args.ddp_static_graph and _is_reentrant(model, args):
@@ -40,7 +40,7 @@ def check_checkpointing(model: nn.Module, args: TrainingArguments, accelerator: 
 def _is_reentrant(model: nn.Module, args: TrainingArguments) -> bool:
     if args.gradient_checkpointing:
         # What the Trainer will switch on replaces what the model came with. Torch's own default is reentrant;
-        # transformers chooses the other kind where nothing at all is said.
+        # transformers chooses the other kind if nothing at all is given.
         asked = args.gradient_checkpointing_kwargs or {"use_reentrant": False}
         return bool(asked.get("use_reentrant", True))
     functions = [m._gradient_checkpointing_func for m in model.modules() if getattr(m, "gradient_checkpointing", False)]

@@ -1,4 +1,4 @@
-"""Training stops where a loss or a gradient is not finite."""
+"""Stops training when a loss or a gradient is not finite."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ _REMEDY = "look at these records and at the model's weights, or lower the learni
 
 
 class WithRecordIds:
-    """A collator whose batches also say which records they hold, where these have ids."""
+    """A collator whose batches also name their records, if these have ids."""
 
     def __init__(self, collator: Callable[[Sequence[Any]], Any]):
         self.collator = collator
@@ -30,13 +30,13 @@ def check_terms(values: Mapping[str, Tensor], loss: Tensor, step: int, record_id
     """Refuse a loss that is not finite.
 
     Args:
-        values: The loss's terms, by name.
+        values: The terms of the loss, by name.
         loss: Their weighted sum.
-        step: The optimizer's step, counted from 1.
+        step: The optimizer step, counted from 1.
         record_ids: The batch's records.
 
     Raises:
-        DivergenceError: Names the step, the term and the records.
+        DivergenceError: The loss is not finite; the message names the step, the term and the records.
     """
     if loss.isfinite():
         return
@@ -48,7 +48,7 @@ def check_terms(values: Mapping[str, Tensor], loss: Tensor, step: int, record_id
 class GradientCheck(TrainerCallback):
     """Refuses gradients that are not finite before the optimizer takes them.
 
-    In half precision with a scaler they are no fault: the scaler skips the step and lowers its scale.
+    In half precision with a scaler they are no error, since the scaler skips the step and lowers its scale.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class GradientCheck(TrainerCallback):
         model: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
-        """Look at the gradients of what is trained."""
+        """Check the gradients of all trained parameters."""
         gradients = [p.grad for p in model.parameters() if p.grad is not None] if model is not None else []
         if gradients and not args.fp16 and not torch.nn.utils.get_total_norm(gradients).isfinite():
             raise DivergenceError(

@@ -1,4 +1,4 @@
-"""Train the upper layers alone: what enters them does not change, and is computed once for each row."""
+"""Trains only the upper layers. The states that enter them do not change, and are computed once per row."""
 
 import copy
 import re
@@ -20,19 +20,19 @@ GIGABYTE = 2**30
 
 
 class UpperLayers:
-    """A causal reader whose lower layers nobody trains, without these.
+    """A causal reader without its lower layers, which are not trained.
 
-    The reader's modules and weights are shared, not copied: what is trained here is trained there.
+    The reader's modules and weights are shared, not copied, so training this trains the reader.
 
     Args:
         reader: A PEFT model whose adapters reach upper layers only.
 
     Attributes:
-        model: The reader from its first adapted block on; its `inputs_embeds` are the states that enter that block.
-        first: That block's number.
+        model: The reader from its first adapted block on. Its `inputs_embeds` are the states that enter that block.
+        first: The number of that block.
 
     Raises:
-        InputError: The reader has no such blocks, or trains something outside of them.
+        InputError: The reader has no such blocks, or something outside of them is trained.
     """
 
     def __init__(self, reader: PeftModel):
@@ -53,12 +53,12 @@ class UpperLayers:
 
 
 class WithLowerStates:
-    """A collator whose rows enter the upper layers as states, kept in their own precision while there is room.
+    """A collator whose rows enter the upper layers as states. They are kept in their own precision while there is room.
 
     Args:
         collator: Gives `input_ids`, `attention_mask` and `position_ids` ``(batch, tokens)``.
         upper: The layers that are trained.
-        room: Bytes to keep; the rows least recently used go first.
+        room: The most bytes to keep. The rows least recently used go first.
     """
 
     def __init__(self, collator: Any, upper: UpperLayers, room: int = 4 * GIGABYTE):
@@ -115,7 +115,7 @@ class WithLowerStates:
 
     @torch.no_grad()
     def _check(self, batch: dict[str, Any]) -> None:
-        """Refuse a model for which the upper layers alone say something else than all of them."""
+        """Refuse a model whose upper layers alone give another output than the whole model."""
         device = next(self.upper.reader.parameters()).device
         names = ("input_ids", "attention_mask", "position_ids")
         whole = {name: value[:1].to(device) for name, value in batch.items() if name in names}
@@ -144,7 +144,7 @@ def _first_adapted(base: nn.Module, blocks: str) -> int:
 
 
 def _shallow(module: nn.Module) -> Any:
-    """The same module with a list of submodules of its own."""
+    """The same module, with its own list of submodules."""
     other = copy.copy(module)
     other.__dict__["_modules"] = dict(module._modules)
     return other

@@ -1,4 +1,4 @@
-"""Rows that are packed into one are for models that keep them apart."""
+"""Checks that a model keeps packed rows apart."""
 
 from typing import Any
 
@@ -13,16 +13,16 @@ from aag_hf.trainers.answer_logits import PACKED, answer_logits, innermost
 def check_rows_apart(model: nn.Module, inputs: dict[str, Any]) -> None:
     """Refuse a model whose packed rows read the rows before them.
 
-    Recurrent models do, and those of transformers' attentions that do not look at `position_ids`; nothing else would
-    say so. Two passes tell: other tokens in the first row must leave what is said after the first token of the second
-    as it is, where the row before would be remembered best.
+    Recurrent models do so, and so do attentions of transformers that ignore `position_ids`. No error would tell. Two
+    passes do: other tokens in the first row must not change the output after the first token of the second row, where a
+    model would remember the row before best.
 
     Args:
         model: A causal language model, wrapped or not.
         inputs: At least two rows, see [`~aag_hf.collators.padding.pack`].
 
     Raises:
-        InputError: It is such a model.
+        InputError: The model does not keep packed rows apart.
     """
     ids, second = inputs["input_ids"], int(inputs[PACKED][1])
     others, labels = ids.clone(), torch.full_like(ids, IGNORE_INDEX)
@@ -36,7 +36,7 @@ def check_rows_apart(model: nn.Module, inputs: dict[str, Any]) -> None:
             before, after = (answer_logits(model, inputs | part)[0] for part in ({"labels": labels}, changed))
     finally:
         model.train(training)
-    # Rows that are apart differ by nothing, or by rounding where the device adds up in any order.
+    # Rows that are kept apart differ at most by rounding, on devices that add up in any order.
     if (after - before).abs().max() > 0.01 * before.std():
         raise InputError(
             f"{type(innermost(model)).__name__} lets a packed row read the rows before it: leave padding_free off."

@@ -1,4 +1,4 @@
-"""Stage 2: the reader, distilled from a teacher that reads long context."""
+"""Stage 2: a reader is distilled from a teacher that reads long context."""
 
 from aag_hf.trainers.context_distillation.config import ContextDistillationConfig
 from aag_hf.trainers.context_distillation.losses import (

@@ -1,4 +1,4 @@
-"""The alignment terms of the loss: which tokens of student and teacher are compared, and the comparison."""
+"""The alignment terms of the loss: the tokens of student and teacher that are compared, and the comparison."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -22,11 +22,11 @@ HIDDEN, ATTENTION = "hidden_alignment", "attention_alignment"
 
 
 class Reading(NamedTuple):
-    """What a model read, and what it thought.
+    """The inputs of a model, and its states.
 
     Attributes:
         inputs: The model's inputs, with `labels` and, to align questions, `question_mask`.
-        states: Its hidden states, attentions or both, by transformers' names.
+        states: The model's hidden states, attentions or both, by transformers' names.
     """
 
     inputs: dict[str, Any]
@@ -37,7 +37,7 @@ class Tokens(NamedTuple):
     """Tokens to compare.
 
     Attributes:
-        layers: ``(rows, tokens, dim)`` or ``(rows, heads, tokens, tokens)`` a layer.
+        layers: ``(rows, tokens, dim)`` or ``(rows, heads, tokens, tokens)`` per layer.
         mask: ``(rows, tokens)``, true where a token counts.
     """
 
@@ -46,7 +46,7 @@ class Tokens(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """What one term compares: the models' output, that output's token axes, and the loss."""
+    """What a term compares: an output of the models, the token axes of that output, and the loss."""
 
     output: str
     axes: tuple[int, ...]
@@ -70,21 +70,22 @@ def aligned_terms(
 
     Each is the sum of its mean over answer positions and, with an encoder, its mean over the encoder's tokens:
 
-    - ``"question"``: the tokens of the question, each model's averaged over its passages;
-    - ``"position"``: as in the paper, a student's token with the teacher's at the same place, whatever stands there,
-      where neither is padding: a single passage with each of the teacher's of that sample, several one by one.
+    - ``"question"``: the tokens of the question, averaged over each model's passages;
+    - ``"position"``: as in the paper, a token of the student with the teacher's token at the same place, whatever it
+      is, unless one of them is padding. A single passage is compared with each of the teacher's, several are compared
+      one by one.
 
-    A causal model has answer positions alone: the states that predict the answer tokens.
+    A causal model has only answer positions, which are the states that predict the answer tokens.
 
     Args:
-        student: Its states are hidden states, attentions or both, as `names` need.
-        teacher: The same of the teacher; it may read more passages and be deeper, if `layers` is ``"select"``.
+        student: The student's reading. Its states are hidden states, attentions or both, as `names` need.
+        teacher: The teacher's reading. The teacher may read more passages, and be deeper if `layers` is ``"select"``.
         names: Some of ``"hidden_alignment"``, ``"attention_alignment"``.
         alignment: Which tokens of the encoder.
-        layers: Which layers, see :func:`.alignment.selected_layers`; the embeddings are the first of hidden states.
+        layers: Which layers, see :func:`.alignment.selected_layers`. The embeddings are the first of the hidden states.
 
     Returns:
-        Finite scalars by name; 0 with zero gradients where no token is shared.
+        Finite scalars by name. They are 0 with zero gradients if no token is shared.
 
     Raises:
         InputError: Layers, widths or heads differ, or a question mask is missing.
@@ -101,12 +102,12 @@ def aligned_terms(
 def shared_terms(
     student: Reading, teacher: Mapping[str, Mapping[str, Tokens]], layers: Layers = "all"
 ) -> dict[str, Tensor]:
-    """:func:`aligned_terms` with alignment ``"question"``, from what was kept of the teacher's states.
+    """:func:`aligned_terms` with alignment ``"question"``, from stored states of the teacher.
 
     Args:
         student: As there.
-        teacher: For each term by name, what :func:`shared_tokens` gave.
-        layers: The layers it gave.
+        teacher: The result of :func:`shared_tokens` per term, by name.
+        layers: The layers of that result.
     """
     terms = {}
     for name, theirs in teacher.items():
@@ -119,12 +120,12 @@ def shared_tokens(reading: Reading, name: str, layers: Layers = "all") -> dict[s
     """The tokens that all models read about a question: its ``"answer"`` and, with an encoder, the ``"question"``.
 
     Args:
-        reading: Of one model.
-        name: The term they are for, which tells whether they are hidden states or attentions.
+        reading: The reading of one model.
+        name: The name of the term, which tells whether hidden states or attentions are compared.
         layers: Which layers.
 
     Returns:
-        By place, a row a sample, the tokens that count before those that do not.
+        Tokens by place, one row per sample, with those that count before those that do not.
 
     Raises:
         InputError: A question mask is missing.
@@ -140,8 +141,8 @@ def check_alignable(student: nn.Module, teacher: nn.Module, names: Collection[st
     """Refuse models whose states cannot be aligned, before any batch is read.
 
     Raises:
-        InputError: One has an encoder and the other has none, positions are to be compared without an encoder, or
-            attentions of a model that does not return them.
+        InputError: Only one model has an encoder, positions are compared without an encoder, or a model does not return
+            the attentions to compare.
     """
     has_encoder = is_encoder_decoder(student)
     if has_encoder != is_encoder_decoder(teacher):
@@ -156,10 +157,11 @@ def check_alignable(student: nn.Module, teacher: nn.Module, names: Collection[st
 
 
 def check_returns_states(model: nn.Module, names: Collection[str], role: str) -> None:
-    """Refuse a model that does not return what the terms `names` read.
+    """Refuse a model that does not return the states that the terms `names` read.
 
     Raises:
-        InputError: Attentions are read, and the model's implementation forms none; names the `role`.
+        InputError: Attentions are read, but the model's implementation does not form them; the message names the
+            `role`.
     """
     implementation = innermost(model).config._attn_implementation
     if ATTENTION in names and implementation != "eager":
@@ -171,14 +173,14 @@ def check_returns_states(model: nn.Module, names: Collection[str], role: str) ->
 
 
 def states_to_return(names: Collection[str]) -> dict[str, bool]:
-    """A model's arguments that make it return what the terms `names` read."""
+    """The arguments that make a model return the states that the terms `names` read."""
     return {"output_hidden_states": HIDDEN in names, "output_attentions": ATTENTION in names} if names else {}
 
 
 def _same_positions(
     student: Reading, teacher: Reading, compared: Compared, layers: Layers
 ) -> Iterator[tuple[Tokens, Tokens]]:
-    """What is compared with what: rows of the second are a multiple of the first's, sample-major."""
+    """Pairs of tokens to compare. The second has a multiple of the first's rows, sample-major."""
     yield _answer_tokens(student, compared, layers), _answer_tokens(teacher, compared, layers)
     ours, theirs = _passages(student), _passages(teacher)
     common = min(ours, theirs)
@@ -199,7 +201,7 @@ def _answer_tokens(reading: Reading, compared: Compared, layers: Layers) -> Toke
 
 
 def _question_tokens(reading: Reading, compared: Compared, layers: Layers) -> Tokens:
-    """The question's tokens in the encoder, averaged over a sample's passages."""
+    """The tokens of the question in the encoder, averaged over the passages of a sample."""
     if QUESTION_MASK not in reading.inputs:
         raise InputError("the batch does not say where questions stand: give the collator question_mask=True.")
     question = reading.inputs[QUESTION_MASK].flatten(0, -2)
@@ -210,7 +212,7 @@ def _question_tokens(reading: Reading, compared: Compared, layers: Layers) -> To
 
 
 def _encoder_positions(reading: Reading, compared: Compared, layers: Layers, passages: int) -> Tokens:
-    """The encoder's tokens but padding, where they stand, in the first passages of each sample."""
+    """The encoder's tokens without padding, at their places, in the first passages of each sample."""
     sample_major = (len(reading.inputs["labels"]), -1)
 
     def first(rows: Tensor) -> Tensor:
@@ -241,7 +243,7 @@ def _gather(layers: list[Tensor], mask: Tensor, axes: tuple[int, ...]) -> Tokens
 
 
 def _compare(compared: Compared, student: Tokens, teacher: Tokens) -> Tensor:
-    """The loss over the places that both have."""
+    """The loss over the places that both models have."""
     common = min(student.mask.shape[1], teacher.mask.shape[1])
 
     def cut(layers: list[Tensor]) -> list[Tensor]:

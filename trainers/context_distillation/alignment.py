@@ -1,4 +1,4 @@
-"""Which layers, tokens and rows of student and teacher the alignment losses compare."""
+"""The layers, tokens and rows of student and teacher that the alignment losses compare."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ def selected_layers(num_layers: int, layers: Layers) -> list[int]:
     """Which of ``num_layers`` to align: ``"all"``, or ``"select"`` for the first, the middle and the last one.
 
     Raises:
-        InputError: for any other word.
+        InputError: `layers` is neither of them.
     """
     if layers == "all":
         return list(range(num_layers))
@@ -27,12 +27,12 @@ def selected_layers(num_layers: int, layers: Layers) -> list[int]:
 def gather_tokens(values: Tensor, mask: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
     """Move each row's unmasked tokens to the front and cut the rest off.
 
-    Brings the question tokens of student and teacher, which stand at different positions, side by side. Attentions
-    are gathered along both token axes.
+    This brings the question tokens of student and teacher side by side, though their positions differ. Attentions are
+    gathered along both token axes.
 
     Args:
-        values: (rows, …) with ``tokens`` at axis ``dim``.
-        mask: (rows, tokens), true at the tokens to keep.
+        values: ``(rows, …)`` with ``tokens`` at axis ``dim``.
+        mask: ``(rows, tokens)``, true at the tokens to keep.
 
     Returns:
         ``values`` with ``kept`` at axis ``dim``, the largest count of any row, and its (rows, kept) mask.
@@ -47,12 +47,12 @@ def average_passages(values: Tensor, present: Tensor, batch: int) -> Tensor:
     """Mean of a teacher's sample-major (batch · passages, …) rows over the passages of each sample.
 
     Args:
-        values: hidden states or attentions of gathered question tokens.
-        present: (batch · passages,), false at padding passages, which do not count.
-        batch: number of samples.
+        values: Hidden states or attentions of gathered question tokens.
+        present: ``(batch · passages,)``, false at padding passages, which do not count.
+        batch: The number of samples.
 
     Returns:
-        (batch, …); zeros for a sample without any passage.
+        ``(batch, …)``; zeros for a sample without any passage.
     """
     weight = present.unflatten(0, (batch, -1)).to(torch.promote_types(values.dtype, torch.float32))
     weight = weight / weight.sum(-1, keepdim=True).clamp_min(1)

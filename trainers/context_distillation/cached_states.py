@@ -1,4 +1,4 @@
-"""A teacher's states at the tokens that alignment compares: as rows by record on disk, and as batches again."""
+"""A teacher's states at the tokens that alignment compares, as rows per record on disk and as batches."""
 
 from collections.abc import Collection, Sequence
 from math import isqrt
@@ -14,10 +14,10 @@ PLACES = ("answer", "question")
 
 
 def state_rows(reading: Reading, names: Collection[str], layers: Layers) -> dict[str, list[Tensor]]:
-    """What the terms `names` compare of a batch, a tensor a record.
+    """The states of a batch that the terms `names` compare, one tensor per record.
 
     Args:
-        reading: The teacher's.
+        reading: The teacher's reading.
         names: The alignment terms.
         layers: Which layers.
 
@@ -38,7 +38,7 @@ def batch_states(rows: Sequence[Tensor], name: str) -> tuple[Tensor, Tensor]:
     """Rows of :func:`state_rows` as a padded batch.
 
     Args:
-        rows: A tensor a record.
+        rows: One tensor per record.
         name: The alignment term.
 
     Returns:
@@ -56,7 +56,7 @@ def batch_states(rows: Sequence[Tensor], name: str) -> tuple[Tensor, Tensor]:
 
 
 def cached_tokens(columns: dict[str, Any], names: Collection[str]) -> dict[str, dict[str, Tokens]]:
-    """A batch's tokens by term and place, of those that `columns` hold.
+    """A batch's tokens by term and place, as far as `columns` hold them.
 
     Args:
         columns: Tensors of :func:`batch_states` by ``<place>_<term>``, their masks by ``<place>_<term>_mask``.

@@ -1,4 +1,4 @@
-"""The terms of the loss from what a [`TeacherCache`] kept of the teacher."""
+"""The terms of the loss, from the teacher's answers in a [`TeacherCache`]."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ Columns = dict[str, Any]
 
 
 def is_cached(columns: Columns) -> bool:
-    """Whether a batch's teacher columns, without their prefix, are a cache's and not a teacher's inputs."""
+    """Whether a batch's teacher columns, without their prefix, come from a cache and are not a teacher's inputs."""
     return "logits" in columns or "top_values" in columns
 
 
@@ -28,7 +28,7 @@ def check_answers(labels: Tensor, columns: Columns) -> None:
         columns: What [`TeacherCache.collate`] gave, names without ``teacher_``.
 
     Raises:
-        InputError: They differ.
+        InputError: The answers differ.
     """
     if not torch.equal(labels, columns["labels"]):
         raise InputError("the student's answers are not the cached teacher's: build the cache from these records.")
@@ -38,12 +38,12 @@ def cached_distillation_kl(logits: Tensor, columns: Columns, temperature: float)
     """:func:`~.losses.distillation_kl` from cached columns; with `top_k`, exact over {k tokens, all others}.
 
     Args:
-        logits: The student's, ``(answer tokens, vocab)``.
+        logits: The student's logits, ``(answer tokens, vocab)``.
         columns: What [`TeacherCache.collate`] gave, names without ``teacher_``.
-        temperature: The softmax temperature; with `top_k` one of the cache's own.
+        temperature: The softmax temperature. With `top_k` it is one of the cache's temperatures.
 
     Raises:
-        InputError: Temperature or vocabulary are not those of the cache.
+        InputError: The temperature or the vocabulary is not the cache's.
     """
     if "logits" in columns:
         return distillation_kl(logits, columns["logits"], None, temperature)
@@ -63,7 +63,7 @@ def cached_alignment(
     """:func:`~.aligned_terms.aligned_terms` from cached columns.
 
     Args:
-        student: The student's.
+        student: The student's reading.
         columns: What [`TeacherCache.collate`] gave, names without ``teacher_``.
         names: The alignment terms.
         alignment: ``"question"``.
@@ -92,10 +92,10 @@ def check_temperatures(columns: Columns, temperatures: Sequence[float]) -> None:
 
     Args:
         columns: What [`TeacherCache.collate`] gave, names without ``teacher_``.
-        temperatures: What a run visits.
+        temperatures: All temperatures of a run.
 
     Raises:
-        InputError: Some logits were left out, and the weight of these is not known at one of the temperatures.
+        InputError: Some logits were left out, and their weight at one of the temperatures is not known.
     """
     missing = [t for t in temperatures if t not in columns.get("temperatures", temperatures)]
     if missing:

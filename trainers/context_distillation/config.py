@@ -35,13 +35,14 @@ class ContextDistillationConfig(AnswerTrainingArguments):
     student)`` over its own answer tokens; neither model's loss reaches the other:
 
     Args:
-        train_teacher (`bool`): Train those of the teacher's parameters that require gradients, in one pass with what
-            the student learns from: its dropout is on. It is saved with the student, in the folder ``teacher/model``.
+        train_teacher (`bool`): Train the teacher's parameters that require gradients. The same pass teaches the
+            student, so the teacher's dropout is on. The teacher is saved with the student, in the folder
+            ``teacher/model``.
         teacher_beta (`float`): Weight of the divergence from the student in the teacher's loss.
-        teacher_learning_rate (`float`): The teacher's; it follows the student's schedule.
+        teacher_learning_rate (`float`): The teacher's learning rate. It follows the student's schedule.
 
     Raises:
-        InputError: A value outside its range.
+        InputError: A value is outside its range.
     """
 
     alpha: float = field(default=0.6, metadata={"help": "Weight of the answer's cross-entropy beside a teacher."})
@@ -85,13 +86,13 @@ class ContextDistillationConfig(AnswerTrainingArguments):
         return self.temperature
 
     def temperatures(self, num_steps: int) -> list[float]:
-        """All that `num_steps` of training and evaluation visit: what a teacher cache with `top_k` is built for."""
+        """All temperatures of `num_steps` of training, and of evaluation, for a teacher cache with `top_k`."""
         if self.temperature_schedule == "constant":
             return [self.temperature]
         return [self.temperature_at(step) for step in range(0, max(num_steps, 1), ANNEALING_STEPS)]
 
     @property
     def alignment_weights(self) -> dict[str, float]:
-        """Weights of the alignment terms by name, of those that are not 0."""
+        """The weights of the alignment terms that are not 0, by name."""
         weights = {HIDDEN: self.hidden_weight, ATTENTION: self.attention_weight}
         return {name: weight for name, weight in weights.items() if weight > 0.0}

@@ -1,4 +1,4 @@
-"""Short strings that tell what a model or a tokenizer is by what it holds, not by what it is called."""
+"""Short strings that identify a model or a tokenizer by its content, not by its name."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
         tokenizer: A fast tokenizer.
     """
     described = json.loads(tokenizer.backend_tokenizer.to_str())
-    # What the last call asked for stays in there.
+    # It also keeps the settings of the last call.
     described.update(truncation=None, padding=None, eos_token_id=tokenizer.eos_token_id)
     return text_fingerprint(described)
 

@@ -3,9 +3,9 @@
 Student and teacher read different inputs about one question and predict the same answer tokens (Liao et al., COLING
 2025, section 3.3). Every function
 
-- takes masks that are true where a token counts, and means over exactly those tokens;
-- is differentiable in student and teacher alike: detach a frozen teacher's tensors, or compute them without grad;
-- returns a finite scalar, zero with zero gradients where nothing is unmasked;
+- takes masks that are true where a token counts, and averages over exactly those tokens;
+- is differentiable in student and teacher alike, so detach a frozen teacher's tensors, or compute them without grad;
+- returns a finite scalar, which is zero with zero gradients if nothing is unmasked;
 - computes half-precision inputs in float32, and converts only the unmasked rows.
 """
 
@@ -27,12 +27,12 @@ def answer_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy of the gold answer tokens, ``CE(y, S)`` of the paper.
 
     Args:
-        logits: (batch, tokens, vocab) or, already gathered, (answer tokens, vocab). ``logits[i]`` predicts
-            ``labels[i]``: nothing is shifted here.
-        labels: (batch, tokens) or (answer tokens,); -100 marks what is not an answer token.
+        logits: ``(batch, tokens, vocab)`` or, already gathered, ``(answer tokens, vocab)``. ``logits[i]`` predicts
+            ``labels[i]``; nothing is shifted here.
+        labels: ``(batch, tokens)`` or ``(answer tokens,)``; -100 marks what is not an answer token.
 
     Raises:
-        InputError: if the leading shapes of logits and labels differ.
+        InputError: The leading shapes of logits and labels differ.
     """
     _require_shape("labels", labels, logits.shape[:-1])
     keep = labels != IGNORE_INDEX
@@ -41,20 +41,21 @@ def answer_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def distillation_kl(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None, temperature: float) -> Tensor:
-    """``T² · KL(teacher ‖ student)`` at temperature T, meaned over the unmasked answer tokens.
+    """``T² · KL(teacher ‖ student)`` at temperature T, averaged over the unmasked answer tokens.
 
-    The paper writes the term as ``CE(T, S)``; it differs by the teacher's entropy, which gives the student no gradient.
+    The paper writes the term as ``CE(T, S)``. It differs by the teacher's entropy, which gives the student no gradient.
     T² keeps the gradient's size independent of T (Hinton et al., 2015). Tokens that the teacher rules out with a logit
     of -inf add nothing.
 
     Args:
-        student_logits: (batch, tokens, vocab) or, already gathered, (answer tokens, vocab).
-        teacher_logits: same shape.
-        mask: (batch, tokens) or (answer tokens,), true at answer tokens; None if every row is one.
-        temperature: above 0.
+        student_logits: ``(batch, tokens, vocab)`` or, already gathered, ``(answer tokens, vocab)``.
+        teacher_logits: The same shape.
+        mask: ``(batch, tokens)`` or ``(answer tokens,)``, true at answer tokens; ``None`` if every row is one.
+        temperature: The temperature, above 0.
 
     Raises:
-        InputError: if shapes differ (a teacher of another vocabulary, a mask of other tokens) or temperature ≤ 0.
+        InputError: Shapes differ (a teacher of another vocabulary, a mask of other tokens), or the temperature is not
+            above 0.
     """
     if student_logits.shape != teacher_logits.shape:
         raise InputError(
@@ -68,12 +69,13 @@ def distillation_kl(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor
 
 
 class TopKRecord(NamedTuple):
-    """What a teacher cache keeps of the teacher's logits z; see :func:`topk_record`.
+    """The part of a teacher's logits z that a teacher cache keeps, see :func:`topk_record`.
 
     Attributes:
-        top_values: (..., k) the k largest raw logits: neither normalised nor divided by a temperature.
-        top_indices: (..., k) int64, their tokens.
-        tail_logsumexp: (..., temperatures) float32, ``log Σ exp(z / T)`` over all other tokens; -inf if there are none.
+        top_values: ``(..., k)`` the k largest raw logits: neither normalised nor divided by a temperature.
+        top_indices: ``(..., k)`` int64, their tokens.
+        tail_logsumexp: ``(..., temperatures)`` float32, ``log Σ exp(z / T)`` over all other tokens; -inf if there is
+            none.
     """
 
     top_values: Tensor
@@ -86,15 +88,15 @@ def topk_record(logits: Tensor, k: int, temperatures: Sequence[float]) -> TopKRe
     """Reduce logits to their k largest and the weight of the rest at each temperature that training will use.
 
     The weight of the tail at one temperature says nothing about it at another, so a record serves the listed
-    temperatures only. A schedule visits few: :func:`annealed_temperature` changes every 500 steps.
+    temperatures only. A schedule has few, since :func:`annealed_temperature` changes every 500 steps.
 
     Args:
-        logits: (..., vocab).
+        logits: ``(..., vocab)``.
         k: 1 ≤ k ≤ vocab.
-        temperatures: each above 0; they become the last axis of ``tail_logsumexp``.
+        temperatures: Each is above 0. They become the last axis of ``tail_logsumexp``.
 
     Raises:
-        InputError: if k does not fit the vocabulary or a temperature is not above 0.
+        InputError: k does not fit the vocabulary, or a temperature is not above 0.
     """
     if not 1 <= k <= logits.shape[-1]:
         raise InputError(f"k is {k}: keep between 1 and {logits.shape[-1]} (the vocabulary) of the teacher's logits.")
@@ -115,19 +117,19 @@ def topk_distillation_kl(
 ) -> Tensor:
     """:func:`distillation_kl` from a teacher's :class:`TopKRecord`, exact over the partition {k tokens, tail}.
 
-    The k tokens are compared one by one, all others as one event. Merging events can only lower a KL divergence, so
-    this is a lower bound of the full one, and equal to it at k = vocab. (Renormalising the k tokens instead would
+    The k tokens are compared one by one, and all others as one event. Merging events can only lower a KL divergence, so
+    this is a lower bound of the full one, and equals it at k = vocab. (Renormalising the k tokens instead would
     leave the student free to put any mass on the tail.)
 
     Args:
-        student_logits: (batch, tokens, vocab) or (answer tokens, vocab).
-        top_values, top_indices: (batch, tokens, k) or (answer tokens, k), of the record.
-        tail_logsumexp: (batch, tokens) or (answer tokens,), the record's column **of this temperature**.
-        mask: (batch, tokens) or (answer tokens,), true at answer tokens; None if every row is one.
-        temperature: the one that ``tail_logsumexp`` was made for.
+        student_logits: ``(batch, tokens, vocab)`` or ``(answer tokens, vocab)``.
+        top_values, top_indices: ``(batch, tokens, k)`` or ``(answer tokens, k)``, of the record.
+        tail_logsumexp: ``(batch, tokens)`` or ``(answer tokens,)``, the record's column **of this temperature**.
+        mask: ``(batch, tokens)`` or ``(answer tokens,)``, true at answer tokens; ``None`` if every row is one.
+        temperature: The temperature of ``tail_logsumexp``.
 
     Raises:
-        InputError: if the shapes do not belong together or temperature ≤ 0.
+        InputError: The shapes do not belong together, or the temperature is not above 0.
     """
     _require_positive(temperature)
     _require_shape("top_values", top_values, (*student_logits.shape[:-1], top_indices.shape[-1]))
@@ -150,19 +152,19 @@ def hidden_alignment(
     mask: Tensor | None = None,
     teacher_mask: Tensor | None = None,
 ) -> Tensor:
-    """``1 - cos(H_S, H_T)``, meaned over the unmasked tokens and over the layers.
+    """``1 - cos(H_S, H_T)``, averaged over the unmasked tokens and over the layers.
 
-    Rows are sample-major: where the teacher has P rows a sample (its passages), its row i is compared with the
-    student's row ``i // P``. A zero vector has cosine 0 with everything and receives no gradient.
+    Rows are sample-major. If the teacher has P rows per sample (its passages), its row i is compared with the student's
+    row ``i // P``. A zero vector has cosine 0 with everything and receives no gradient.
 
     Args:
-        student_states: a (batch, tokens, dim) tensor a layer, as a model's ``hidden_states``.
-        teacher_states: a (batch · P, tokens, dim) tensor for each of the same layers.
-        mask: (batch, tokens), true where the student's token counts.
-        teacher_mask: (batch · P, tokens), true where the teacher's token counts; both must.
+        student_states: One ``(batch, tokens, dim)`` tensor per layer, as in a model's ``hidden_states``.
+        teacher_states: One ``(batch · P, tokens, dim)`` tensor for each of the same layers.
+        mask: ``(batch, tokens)``, true where the student's token counts.
+        teacher_mask: ``(batch · P, tokens)``, true where the teacher's token counts; both must.
 
     Raises:
-        InputError: if numbers of layers, rows, tokens or dimensions do not match.
+        InputError: Numbers of layers, rows, tokens or dimensions do not match.
     """
     _require_pairs(student_states, teacher_states, "hidden states")
     keep = _paired_mask(student_states[0].shape[1], student_states[0], teacher_states[0], mask, teacher_mask)
@@ -180,19 +182,19 @@ def attention_alignment(
     mask: Tensor | None = None,
     teacher_mask: Tensor | None = None,
 ) -> Tensor:
-    """``MSE(A_S, A_T)`` of attention probabilities, meaned over unmasked (query, key) pairs, heads and layers.
+    """``MSE(A_S, A_T)`` of attention probabilities, averaged over unmasked (query, key) pairs, heads and layers.
 
-    The probabilities are compared as the models return them: they are softmaxed already. Rows match as in
+    The probabilities are compared as the models return them, after the softmax. Rows match as in
     :func:`hidden_alignment`.
 
     Args:
-        student_attentions: a (batch, heads, tokens, tokens) tensor a layer, as a model's ``attentions``.
-        teacher_attentions: a (batch · P, heads, tokens, tokens) tensor for each of the same layers.
-        mask: (batch, tokens), true where the student's token counts, as query and as key.
-        teacher_mask: (batch · P, tokens), true where the teacher's token counts; both must.
+        student_attentions: One ``(batch, heads, tokens, tokens)`` tensor per layer, as in a model's ``attentions``.
+        teacher_attentions: One ``(batch · P, heads, tokens, tokens)`` tensor for each of the same layers.
+        mask: ``(batch, tokens)``, true where the student's token counts, as query and as key.
+        teacher_mask: ``(batch · P, tokens)``, true where the teacher's token counts; both must.
 
     Raises:
-        InputError: if numbers of layers, rows, heads or tokens do not match.
+        InputError: Numbers of layers, rows, heads or tokens do not match.
     """
     _require_pairs(student_attentions, teacher_attentions, "attentions")
     first = student_attentions[0]

@@ -1,4 +1,4 @@
-"""Rows of tensors by record: safetensors files, each whole or absent, that list the records they hold."""
+"""Rows of tensors by record, in safetensors files. Each is complete or absent, and lists its records."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ PATTERN = "*.safetensors"
 
 
 class Entry(NamedTuple):
-    """A record in a file's list: its id, a digest of its texts, and how many rows it has there."""
+    """A record in the list of a file: its id, a digest of its texts, and the number of its rows."""
 
     identifier: str
     digest: str
@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a record's rows stand, ``start`` to ``end`` of a file, and the digest of the texts they were made from."""
+    """The place of a record's rows, ``start`` to ``end`` of a file, and the digest of the texts they were made from."""
 
     file: Path
     start: int
@@ -40,10 +40,10 @@ def write_rows(directory: Path, entries: Sequence[Entry], batches: Sequence[dict
     Args:
         directory: The folder.
         entries: The records, in the order of their rows.
-        batches: Tensors ``(rows, …)`` by name, to be joined.
+        batches: Tensors ``(rows, …)`` by name, which are joined.
     """
     tensors = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-    # Named by its content: two programs that write at a time never overwrite each other's records.
+    # The name comes from the content, so two programs that write at once never overwrite each other's records.
     file = directory / f"{text_fingerprint(entries)}.safetensors"
     write_whole(save(tensors, {"records": json.dumps(entries)}), file)
 
@@ -71,7 +71,7 @@ def list_rows(directory: Path) -> dict[str, Place]:
 def read_rows(place: Place) -> dict[str, Tensor]:
     """The tensors ``(rows, …)`` of one record, by name.
 
-    The file is opened for each record: it may be larger than memory, and a data loader's other processes read it too.
+    The file is opened per record, since it may be larger than memory and other processes of a data loader read it too.
     """
     with safe_open(place.file, "pt") as tensors:
         names = tensors.keys()

@@ -37,22 +37,22 @@ Columns = dict[str, Any]
 
 KEY = "key.json"
 REMEDY = "choose another folder for the cache, or remove it."
-# A file is whole or absent: a stopped build loses at most so many batches, and no more are held in memory.
+# A file is complete or absent. A stopped build loses at most this many batches, and no more are held in memory.
 BATCHES_PER_FILE = 16
 
 
 class TeacherCache:
-    """What a teacher says at the answer tokens of records, by the records' ids, and the states that alignment needs.
+    """A teacher's logits at the answer tokens of records, by the records' ids, and the states that alignment needs.
 
-    The folder holds ``key.json``, everything the logits depend on besides the records, and ``.safetensors`` files, each
-    with some records' rows and the list of them; a file appears only when it is complete. States, if there are any,
-    stand in a folder of such files a kind. `collate` reads no more than the rows it is asked for.
+    The folder holds ``key.json``, with everything besides the records on which the logits depend, and ``.safetensors``
+    files, each with the rows of some records and their list. A file appears only when it is complete. Each kind of
+    states has a folder of such files. `collate` reads only the rows that it needs.
 
     Args:
         directory: A folder that [`TeacherCache.build`] made.
 
     Raises:
-        InputError: It is no such folder, or one of its files is damaged.
+        InputError: The folder is not a cache, or one of its files is damaged.
 
     Example:
 
@@ -90,32 +90,35 @@ class TeacherCache:
         batch_size: int = 32,
         processes: PartialState | None = None,
     ) -> TeacherCache:
-        """Open the cache in `directory` after running the teacher over those of `records` that it lacks.
+        """Run the teacher over those of `records` that the cache in `directory` lacks, and open it.
 
-        The teacher's weights, the tokenizer and the prompts are part of the cache's key, without being given.
+        The teacher's weights, the tokenizer and the prompts are always part of the cache's key.
 
         Args:
-            teacher: A causal or encoder-decoder model; it runs where it is, in evaluation mode.
-            collator: Has a `teacher`.
-            records: What student batches will be made of.
-            directory: The cache's folder; others may be using it.
-            key: What the user calls things: plain JSON values that name a difference better than digests do.
-            top_k: How many logits of each token to keep, beside the weight of the others; ``None`` keeps all, in the
+            teacher: A causal or encoder-decoder model. It runs on its device, in evaluation mode.
+            collator: The collator of the student's training, with a `teacher`.
+            records: The records of the student's batches.
+            directory: The cache's folder. Others may be using it.
+            key: Names of things as the user knows them, as plain JSON values. They tell a difference better than
+                digests do.
+            top_k: How many logits per token to keep, beside the weight of the others. ``None`` keeps all, in the
                 teacher's type.
-            temperature: The one to train with, or all of a schedule, as [`ContextDistillationConfig.temperatures`]
-                gives them; all logits serve any.
+            temperature: The temperature of the training, or all of a schedule, as
+                [`ContextDistillationConfig.temperatures`] gives them. If all logits are kept, they serve any
+                temperature.
             aligned: The alignment terms to keep states for, as [`ContextDistillationConfig.alignment_weights`] names
-                them; for the alignment ``"question"`` alone, ``"position"`` would need every token of each passage.
+                them. They serve the alignment ``"question"`` only, since ``"position"`` would need every token of each
+                passage.
             layers: The layers whose states to keep.
-            batch_size: Records a forward pass.
-            processes: Those that share the work, each with the whole teacher and all records.
+            batch_size: Records per forward pass.
+            processes: The processes that share the work, each with the whole teacher and all records.
 
         Raises:
-            InputError: The folder was made from another key or a record's other text, which the message names; `top_k`
-                or `temperature` is out of range; the collator has no `teacher`; or the teacher's states cannot
+            InputError: The folder was made from another key or another text of a record, which the message names;
+                `top_k` or `temperature` is out of range; the collator has no `teacher`; or the teacher's states cannot
                 be read.
         """
-        # Here alone, so that training itself needs no package for its looks.
+        # Imported here, so that training itself does not need rich.
         from rich.console import Console
         from rich.progress import track
 
@@ -142,7 +145,7 @@ class TeacherCache:
         known = cls(directory)._places if (directory / KEY).is_file() else {}
         waiting = _waiting(records, collator, known, directory, BATCHES_PER_FILE * batch_size)
         index, count = (processes.process_index, processes.num_processes) if processes else (0, 1)
-        # None may write before all have seen what is there.
+        # No process may write before all have seen the existing files.
         _wait(processes)
         own = [file for file in waiting[index::count] if file]
         is_silent = index > 0 or not own
@@ -150,7 +153,8 @@ class TeacherCache:
             group = [records[number] for number in numbers]
             batches = [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
             entries, rows, states = zip(*(_rows_of(teacher, collator, batch, key, aligned) for batch in batches))
-            # The key comes first: a file that exists is never without it. Logits come last: they make a record known.
+            # The key is written first, so no file exists without it. Logits are written last, since they make a record
+            # known.
             write_whole((json.dumps(key, indent=2) + "\n").encode(), directory / KEY)
             known_entries = [entry for batch in entries for entry in batch]
             for name in key["states"]:
@@ -162,16 +166,16 @@ class TeacherCache:
         return cls(directory)
 
     def collate(self, records: Records) -> Columns:
-        """The batch's columns, rows in the order in which `answer_logits` gives the student's.
+        """The columns of a batch. Their rows have the order of the student's rows in `answer_logits`.
 
         Returns:
             `teacher_labels` ``(answer tokens,)``, and `teacher_logits` ``(answer tokens, vocab)`` or else
             `teacher_top_values` and `teacher_top_indices` ``(answer tokens, k)``, `teacher_tail_logsumexp`
             ``(answer tokens, temperatures)``, the list of `teacher_temperatures` and the size of `teacher_vocabulary`;
-            for each kind of states what [`~.cached_states.batch_states`] gives, and which `teacher_layers` they are of.
+            for each kind of states the result of [`~.cached_states.batch_states`] and its `teacher_layers`.
 
         Raises:
-            InputError: A record is not in the cache; names it.
+            InputError: A record is not in the cache; the message names it.
         """
         for record in records:
             if record["id"] not in self._places:
@@ -207,10 +211,10 @@ def _waiting(
     directory: Path,
     size: int,
 ) -> list[list[int]]:
-    """Where the records to be computed stand, a list a file, the longest first: what does not fit fails at once.
+    """The places of the records to compute, one list per file. The longest come first: what does not fit fails at once.
 
-    The list of a complete file is empty. Which file a record belongs to depends on all records, and not on those that
-    are known, so that a stopped build continues to the same files on any number of processes.
+    The list of a complete file is empty. The file of a record depends on all records, not only on those that are
+    missing. So a stopped build continues with the same files, on any number of processes.
     """
     lengths: dict[str, tuple[int, int]] = {}
     digests = {identifier: place.digest for identifier, place in places.items()}
@@ -242,7 +246,7 @@ def _rows_of(
     key: dict[str, Any],
     aligned: Collection[str],
 ) -> tuple[list[Entry], dict[str, Tensor], dict[str, list[Tensor]]]:
-    """A batch's records and how many answer tokens each has; the rows of them all; the states of each."""
+    """The records of a batch with their numbers of answer tokens, the rows of all, and the states of each."""
     inputs = collator.teacher_inputs(records)
     counts = (inputs["labels"] != IGNORE_INDEX).sum(dim=1).tolist()
     entries = [Entry(r["id"], text_fingerprint(collator.teacher_texts(r)), n) for r, n in zip(records, counts)]

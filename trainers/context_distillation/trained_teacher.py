@@ -1,4 +1,4 @@
-"""A teacher that learns beside its student: its parameters in the student's optimizer, and its own clipping."""
+"""A teacher that learns beside its student. The student's optimizer has its parameters; clipping is separate."""
 
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,18 @@ from transformers import TrainerCallback
 
 from aag_hf.errors import InputError
 
-# One folder deep, the Trainer would take a teacher's adapter for one more adapter of the student when it resumes.
+# In a folder directly below, the Trainer would resume the teacher's adapter as another adapter of the student.
 TEACHER_FOLDER = Path("teacher") / "model"
 
 
 class TeacherUpdates(TrainerCallback):
-    """Does for a teacher what the Trainer does for its own model around each optimizer step.
+    """Does for a teacher what the Trainer does for its model at each optimizer step.
 
-    Gradients of the two are clipped apart, to `max_grad_norm` each: a teacher far from its optimum must not slow the
-    student down.
+    Gradients of the two are clipped separately, to `max_grad_norm` each, since a teacher far from its optimum must not
+    slow the student down.
 
     Args:
-        teacher: Has parameters in the Trainer's optimizer.
+        teacher: The teacher, with parameters in the Trainer's optimizer.
     """
 
     def __init__(self, teacher: nn.Module):
@@ -30,7 +30,7 @@ class TeacherUpdates(TrainerCallback):
         self.teacher.zero_grad()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # The Trainer has undone the loss scaling of half precision, for all parameters of its optimizer, by now.
+        # By now the Trainer has undone the loss scaling of half precision for all parameters of its optimizer.
         if args.max_grad_norm > 0:
             nn.utils.clip_grad_norm_(self.teacher.parameters(), args.max_grad_norm)
 
@@ -44,11 +44,11 @@ def add_parameters(
     """Let `optimizer` train the teacher's parameters that require gradients, in groups of their own.
 
     Args:
-        optimizer: The student's; if it has the parameters already, nothing changes.
+        optimizer: The student's optimizer. If it has the parameters already, nothing changes.
         teacher: The teacher.
-        decayed: Names of the teacher's parameters that weight decay applies to.
-        learning_rate: The teacher's; a schedule scales it as it scales the student's.
-        weight_decay: Of `decayed`.
+        decayed: Names of the teacher's parameters with weight decay.
+        learning_rate: The teacher's learning rate. A schedule scales it as it scales the student's.
+        weight_decay: The weight decay of `decayed`.
     """
     known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     trained = {n: p for n, p in teacher.named_parameters() if p.requires_grad and id(p) not in known}
@@ -59,7 +59,7 @@ def add_parameters(
 
 
 def check_trained_apart(student: nn.Module, teacher: nn.Module, train_teacher: bool) -> None:
-    """Refuse student and teacher whose steps would change each other's weights.
+    """Refuse a student and a teacher whose steps would change each other's weights.
 
     Args:
         student: The student.
@@ -67,7 +67,8 @@ def check_trained_apart(student: nn.Module, teacher: nn.Module, train_teacher: b
         train_teacher: Whether the teacher's parameters that require gradients are trained.
 
     Raises:
-        InputError: Both hold weights that are trained, or the teacher is to be trained and has nothing to train.
+        InputError: They share weights that are trained, or the teacher has nothing to train although it should be
+            trained.
     """
     trained = {id(parameter) for parameter in student.parameters() if parameter.requires_grad}
     if any(id(parameter) in trained for parameter in teacher.parameters()):

@@ -1,4 +1,4 @@
-"""Stage 2 of AAG: a reader learns from gold answers and from a teacher that reads long context."""
+"""Stage 2 of AAG: trains a reader on gold answers and on a teacher that reads long context."""
 
 from pathlib import Path
 from typing import Any
@@ -39,22 +39,22 @@ from aag_hf.trainers.packing import check_rows_apart
 class ContextDistillationTrainer(AnswerTrainer):
     """Trains a reader on answers and, with a teacher, on the teacher's distribution over the answer tokens.
 
-    Student and teacher read different prompts about the same question; the answer tokens meet in the loss and, if
-    `args` give alignment a weight, states at tokens that both read. Each term is logged by its name:
+    Student and teacher read different prompts about the same question. The loss compares them at the answer tokens and,
+    if `args` give alignment a weight, compares states at tokens that both read. Each term is logged by its name:
     `answer_cross_entropy`, `distillation_kl`, `hidden_alignment`, `attention_alignment` and, where the teacher is
     trained too, `teacher_cross_entropy` and `teacher_distillation_kl`, which the loss of evaluation leaves out.
 
     Args:
-        teacher_model: A model of the same vocabulary, frozen here unless ``args.train_teacher``; it may share weights
-            that nobody trains with the student (see [`~aag_hf.awakening.share_weights`]). Not needed where the collator
-            has a `teacher_cache`. Without either the loss is the cross-entropy alone.
+        teacher_model: A model of the same vocabulary, frozen here unless ``args.train_teacher``. It may share weights
+            with the student that are not trained (see [`~aag_hf.awakening.share_weights`]). It is not needed if the
+            collator has a `teacher_cache`. Without either, the loss is the cross-entropy alone.
         **kwargs: As in [`~transformers.Seq2SeqTrainer`]; `args` is a [`ContextDistillationConfig`], `data_collator` a
             [`~aag_hf.collators.DataCollatorForContextDistillation`].
 
     Raises:
-        InputError: The teacher's vocabulary is not the student's, one trains weights that the other holds, the states
-            of the two cannot be aligned, a batch has no teacher inputs, or the student does not keep packed rows apart
-            (see [`~aag_hf.trainers.packing.check_rows_apart`]).
+        InputError: The vocabularies differ, one model would train weights of the other, their states cannot be aligned,
+            a batch has no teacher inputs, or the student does not keep packed rows apart (see
+            [`~aag_hf.trainers.packing.check_rows_apart`]).
 
     Example:
 
@@ -109,7 +109,7 @@ class ContextDistillationTrainer(AnswerTrainer):
         return Terms(student, terms, weights)
 
     def _check_packing(self, model: nn.Module, inputs: dict[str, Any]) -> None:
-        """Check the model once, with a batch that every process has as many rows of."""
+        """Check the model once, with a batch of which every process has as many rows."""
         batches_are_equal = model.training or self.accelerator.num_processes == 1
         if not self._keeps_rows_apart and batches_are_equal and len(inputs.get(PACKED, ())) > 2:
             check_rows_apart(model, inputs)
@@ -138,7 +138,7 @@ class ContextDistillationTrainer(AnswerTrainer):
         super().save_model(output_dir, _internal_call)
 
     def _weights(self, training: bool) -> dict[str, float]:
-        """The weight of each term that a teacher brings in; evaluation measures the student alone."""
+        """The weight of each term that needs a teacher. Evaluation measures the student alone."""
         beta = self.args.teacher_beta
         return {
             "answer_cross_entropy": self.args.alpha,
@@ -151,7 +151,7 @@ class ContextDistillationTrainer(AnswerTrainer):
     def _cached_terms(
         self, student: AnswerOutputs, student_inputs: dict[str, Any], columns: dict[str, Any], temperature: float
     ) -> dict[str, Tensor]:
-        """The terms that a teacher's cache gives, of those that have a weight."""
+        """The terms with a weight that a teacher cache gives."""
         if self.args.train_teacher:
             raise InputError(
                 "a teacher cache is a frozen teacher's: leave train_teacher off, or give the collator no cache."
@@ -176,7 +176,7 @@ class ContextDistillationTrainer(AnswerTrainer):
         teacher_inputs: dict[str, Any],
         temperature: float,
     ) -> dict[str, Tensor]:
-        """The terms that need the teacher, of those that have a weight; each has a gradient in one model only."""
+        """The terms with a weight that need the teacher. Each has a gradient in one model only."""
         distilled, aligned, taught = self.args.alpha < 1.0, self.args.alignment_weights, self.args.train_teacher
         if not (distilled or aligned or taught):
             return {}
@@ -236,7 +236,7 @@ class ContextDistillationTrainer(AnswerTrainer):
 
     def _prepared(self, teacher: nn.Module) -> nn.Module:
         if any(hasattr(parameter, "ds_id") for parameter in teacher.parameters()):
-            # ZeRO-3 sharded it as it was loaded: only an engine of its own can gather its weights.
+            # ZeRO-3 sharded it while it was loaded, so only an engine of its own can gather its weights.
             from trl.models import prepare_deepspeed
 
             return prepare_deepspeed(teacher, self.accelerator)

@@ -1,4 +1,4 @@
-"""Stage 1 of AAG: a language model learns to write a question's compressed context from memory."""
+"""Stage 1 of AAG: trains a language model to write the compressed context of a question from memory."""
 
 from typing import Any
 
