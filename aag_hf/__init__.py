@@ -1,8 +1,7 @@
 """Awakening Augmented Generation for the Hugging Face ecosystem.
 
-Importing this package makes the PEFT method ``"HYPERLORA"`` known to PEFT, and the task ``"awakening-qa"`` to
-transformers' `pipeline`; that needs torch, transformers and peft only. Everything heavier is
-imported when it is first used.
+Importing this package registers the method ``"HYPERLORA"`` with PEFT, and the task ``"awakening-qa"`` with
+transformers' `pipeline`. That needs only torch, transformers and peft. Everything heavier is imported on first use.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What files, folders and models hold, as short strings that are equal for equal content, whatever the name."""
+"""Digests of files, folders and models, which are equal for equal content, whatever the name."""
 
 import hashlib
 import json
@@ -11,17 +11,17 @@ from aag_hf.data.embedded import EMBEDDED, embedded_file
 from aag_hf.errors import InputError
 from aag_hf.manifest import MANIFEST, Manifest
 
-# What a saved model needs not, or what tells of a run and not of its outcome.
+# Files that a saved model does not need, or that describe a run and not its outcome.
 _BESIDE = ("README.md", "training_args.bin", "trainer_state.json")
 INDEX = "index"
 _FIGURES = ("training_figures", "training_environment")
 
 
 def content_of(name_or_path: str | Path) -> str:
-    """A digest of a file or folder; the commit of what the Hub's cache holds under this name, else the name.
+    """A digest of a file or folder. For a name of the Hub, the commit in the Hub's cache, else the name.
 
     Raises:
-        InputError: It can only be a path, and nothing is there.
+        InputError: The name can only be a path, and there is nothing.
     """
     name = str(name_or_path)
     path = embedded_file() if name == EMBEDDED else Path(name)
@@ -45,15 +45,15 @@ def _file_digest(path: Path) -> str:
 
 @lru_cache(maxsize=1000)
 def _digest_as_found(path: Path, *_: int) -> str:
-    """Of a file as large and as old as when it was found: a large one is read once in a run."""
+    """The digest of a file. Its size and age are arguments, so a run reads an unchanged file only once."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folder_digest(folder: Path) -> str:
-    """Of all files in it; of its manifest, what made the folder, and not where its inputs lay.
+    """The digest of all files in a folder. Of its manifest, the places of inputs do not count.
 
-    Of an index, which is large, and never the same twice, what made it is enough.
+    An index is large and never the same twice, so its manifest is enough.
     """
     made_by = Manifest.read(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
     if made_by is not None and made_by.settings.get("command") == INDEX:

@@ -6,25 +6,25 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong; the message names it, says what was expected and what to do.
+    """Something that the user gave is wrong. The message names it, and says what was expected and what to do.
 
     The command line prints it without a traceback.
     """
 
 
 class DivergenceError(ArithmeticError):
-    """Training met a number that is not finite; the message names the step, the term and the records.
+    """Training met a number that is not finite. The message names the step, the term and the records.
 
-    The command line prints it without a traceback and exits with 1: nothing that was given need be wrong.
+    The command line prints it without a traceback and exits with 1, since the input may be right.
     """
 
 
 @contextmanager
 def loading(name: Any) -> Iterator[None]:
-    """Name what is loaded in the error of a library that stumbles over it, whatever the library raises.
+    """Turn any error of a library that loads something into one that names the thing loaded.
 
     Raises:
-        InputError: It does not load: it is missing, damaged, or of another kind.
+        InputError: It cannot be loaded: it is missing, damaged, or of another kind.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""One run at a time on an output, and temporary files and folders that belong to one run.
+"""Locks that let one run at a time write an output, and temporary files and folders that belong to one run.
 
-Locks are the operating system's (`flock`): it lets go of them when a process ends, however it ends, so that none is
-ever stale. Process numbers could not tell that: they come again, and a cluster's containers all have the same few.
+The operating system keeps the locks (`flock`). It releases them when a process ends, however it ends, so no lock is
+ever stale. Process numbers could not tell that: they are reused, and all containers of a cluster have the same few.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ _held: set[int] = set()
 
 
 def _leave_to_parent() -> None:
-    """A data loader's process that outlives a killed run must not keep the run's locks."""
+    """A process of a data loader may outlive a killed run, and must not keep the run's locks."""
     for descriptor in _held:
         with suppress(OSError):
             os.close(descriptor)
@@ -35,9 +35,9 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 @contextmanager
 def locked(output: Path) -> Iterator[None]:
-    """Let no other run write `output` until the scope is left; says so where a killed run had it.
+    """Let no other run write `output` until the scope ends. Says so if a killed run had it.
 
-    The lock is a hidden file beside `output`, with host, process and time for whoever is refused.
+    The lock is a hidden file beside `output`. It names host, process and time, for those who are refused.
 
     Raises:
         InputError: Another run holds it, or nothing can be written there.
@@ -55,27 +55,27 @@ def locked(output: Path) -> Iterator[None]:
         lock.unlink(missing_ok=True)
         _let_go(descriptor)
         for parent in missing:
-            # Only those that are empty still: a run that fails at once leaves nothing behind.
+            # Remove only folders that are still empty, so that a run that fails at once leaves nothing behind.
             with suppress(OSError):
                 parent.rmdir()
 
 
 @contextmanager
 def temporary_file(path: Path) -> Iterator[Path]:
-    """An empty file beside `path` that belongs to this run, gone when the scope is left unless renamed."""
+    """An empty file beside `path` that belongs to this run. It is removed at the end of the scope unless renamed."""
     with _temporary(path, ".tmp", lambda new: os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)) as new:
         yield new
 
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path` that belongs to this run, gone when the scope is left unless renamed."""
+    """An empty folder beside `path` that belongs to this run. It is removed at the end of the scope unless renamed."""
     with _temporary(path, ".partial", _open_new_folder) as new:
         yield new
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files and folders that killed runs left beside `path`; those of living runs stay."""
+    """Remove the temporary files and folders that killed runs left beside `path`. Those of living runs stay."""
     for ending in (".tmp", ".partial"):
         for leftover in path.parent.glob(f".{escape(path.name)}.*{ending}"):
             with suppress(OSError):
@@ -103,7 +103,7 @@ def _lock(lock: Path, output: Path) -> int:
             print(f"{output}: this file system has no locks: let no other run write there.", file=sys.stderr)
         if _is_named(descriptor, lock):
             break
-        # Whoever held it has removed the file in the meantime: a lock on it would keep nobody out.
+        # The run that held it has removed the file meanwhile, so a lock on it would keep nobody out.
         _let_go(descriptor)
     if os.fstat(descriptor).st_size:
         print(f"{output}: taken over from a run that was stopped ({_read_holder(descriptor)}).", file=sys.stderr)
@@ -147,7 +147,7 @@ def _temporary(path: Path, ending: str, create: Callable[[Path], int]) -> Iterat
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if _is_named(descriptor, new):
             break
-        # Another run took it for a leftover between the two calls above.
+        # Between the two calls above, another run took it for a leftover.
         _let_go(descriptor)
     try:
         yield new

@@ -1,4 +1,4 @@
-"""What made an output, in a file beside it: the settings, every input by what it holds, and the versions."""
+"""Manifests: files beside outputs that name the settings, the content of every input, and the versions."""
 
 import hashlib
 import json
@@ -16,22 +16,22 @@ _PACKAGES = ("aag-hf", "torch", "transformers", "peft")
 
 
 def current_versions() -> dict[str, str]:
-    """The versions of the packages that results depend on; builds for other devices count as the same."""
+    """The versions of the packages that results depend on. Builds for other devices count as the same."""
     return {name: version(name).partition("+")[0] for name in _PACKAGES}
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What makes an output.
+    """Everything that determines an output.
 
-    Two manifests are the same if their settings are and their inputs hold the same; where inputs lie does not matter.
-    Versions are apart: a finished output stays valid when a package is replaced, but no output is made half by one
-    version and half by another.
+    Two manifests are the same if their settings and the contents of their inputs are the same. The places of inputs do
+    not matter. Versions count only for unfinished outputs: a finished one stays valid when a package is replaced, but
+    no output is made half by one version and half by another.
 
     Args:
         settings: Plain JSON values by name.
-        inputs: Of each input, by name, the path and what it holds, as [`~aag_hf.contents.content_of`] gives it.
-        versions: Of the packages.
+        inputs: The path and the content of each input, by name. [`~aag_hf.contents.content_of`] gives the content.
+        versions: Versions of the packages.
     """
 
     settings: dict[str, Any]
@@ -40,7 +40,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
-        """Read what `write` wrote.
+        """Read a manifest that `write` wrote.
 
         Raises:
             InputError: The file is damaged or something else.
@@ -49,7 +49,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, found: Any, path: Path) -> "Manifest":
-        """A manifest of what `to_json` gave; `path` is where it stood.
+        """The manifest of a value that `to_json` gave and that was read from `path`.
 
         Raises:
             InputError: It is something else.
@@ -74,7 +74,7 @@ class Manifest:
         return hashlib.sha256(json.dumps([self.settings, contents], sort_keys=True).encode()).hexdigest()
 
     def differences(self, found: "Manifest") -> list[str]:
-        """What is different here from `found`, setting by setting and input by input."""
+        """The differences from `found`, setting by setting and input by input."""
         asked = self.to_json()
         told = differences(found.settings, asked["settings"])
         for name in sorted({*found.inputs, *self.inputs}):
@@ -87,15 +87,15 @@ class Manifest:
         return told
 
     def check(self, found: "Manifest", where: Path, *, resuming: bool = False) -> None:
-        """Refuse what another run made.
+        """Refuse an output of another run.
 
         Args:
-            found: What made it.
-            where: What was made.
-            resuming: Whether this run is to go on with it, which takes the same versions too.
+            found: The output's manifest.
+            where: The output.
+            resuming: Whether this run would continue it, for which versions must be the same too.
 
         Raises:
-            InputError: Names all that differs.
+            InputError: The manifests differ; the message names all differences.
         """
         told = self.differences(found)
         if resuming:
@@ -108,7 +108,7 @@ _REMEDY = "choose another output, remove it, or pass --overwrite true to start a
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A line for each name whose values differ."""
+    """One line per name whose values differ."""
     return [
         f"{name} was {was.get(name)!r}, is {now.get(name)!r}"
         for name in sorted({*was, *now})

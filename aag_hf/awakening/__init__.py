@@ -1,4 +1,4 @@
-"""The composed model: context generator, question encoder and reader; each part is imported when it is first used."""
+"""The composed model: context generator, encoders and reader. Each part is imported when it is first used."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -16,27 +16,27 @@ class AwakeningConfig(PretrainedConfig):
         context (`str`): What the reader reads beside the question: ``"none"``, ``"generated"``, ``"compressed"`` or
             ``"passages"``.
         passages (`int`): How many passages ``"passages"`` reads.
-        fid (`bool`): Read them the Fusion-in-Decoder way, each on its own with the question, instead of joined in one
-            prompt; for T5.
-        features_read_context (`bool`): Make features from question and context, as in the paper, not from the question
-            alone.
-        adapter_context (`str`): What the reader's adapter is made from, where it reads documents: ``"generated"``,
-            ``"compressed"`` or ``"passages"``; ``"none"`` where it reads none.
-        adapter_passages (`int`): How many passages that ``"passages"`` joins.
+        fid (`bool`): Read each passage on its own with the question, as in Fusion-in-Decoder, instead of joined in one
+            prompt. For T5.
+        features_read_context (`bool`): Make features from question and context, as in the paper, instead of from the
+            question alone.
+        adapter_context (`str`): The documents that the reader's adapter is made from: ``"generated"``, ``"compressed"``
+            or ``"passages"``. ``"none"`` if it is not made from documents.
+        adapter_passages (`int`): How many passages the adapter's ``"passages"`` joins.
         prompt (`str`): The reader's prompt without context.
         context_prompt (`str`): The reader's prompt with context.
         generator_prompt (`str`): The context generator's prompt.
         chat (`bool`): Whether the reader's prompts, not the generator's, are turns of a chat, as
             [`~aag_hf.collators.build_prompt`] makes them with the tokenizer's template.
-        prompt_max_length (`int`): Most tokens of a prompt.
-        answer_max_length (`int`): Most tokens of an answer.
-        context_max_length (`int`): Most tokens of a generated context.
-        quantization (`str`, *optional*): What the base model was in when the reader was trained: ``"8bit"``, ``"4bit"``
-            or the name of another method.
+        prompt_max_length (`int`): The most tokens of a prompt.
+        answer_max_length (`int`): The most tokens of an answer.
+        context_max_length (`int`): The most tokens of a generated context.
+        quantization (`str`, *optional*): The precision of the base model when the reader was trained: ``"8bit"``,
+            ``"4bit"`` or the name of another method.
 
     Raises:
-        InputError: Features are to read a context and there is none, or Fusion-in-Decoder without passages, or in a
-            chat.
+        InputError: Features should read a context but there is none, or Fusion-in-Decoder is asked for without passages
+            or in a chat.
     """
 
     model_type = "aag"

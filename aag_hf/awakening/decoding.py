@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from aag_hf.collators.prompts import Cuts
 from aag_hf.hyperlora import DocumentMemory
 
-# What a checkpoint's own generation_config may carry: greedy decoding has none of it unless it is asked for.
+# Settings that a checkpoint's own generation_config may carry. Greedy decoding uses none of them unless asked to.
 GREEDY: dict[str, Any] = {
     "do_sample": False,
     "num_beams": 1,
@@ -36,7 +36,7 @@ GREEDY: dict[str, Any] = {
     "max_time": None,
     "stop_strings": None,
     "prompt_lookup_num_tokens": None,
-    # Without sampling they have no effect, but a warning each.
+    # Without sampling they only cause one warning each.
     "temperature": 1.0,
     "top_k": 50,
     "top_p": 1.0,
@@ -48,7 +48,7 @@ GREEDY: dict[str, Any] = {
 
 
 class PromptCollator(Protocol):
-    """A collator that can give prompts without their targets."""
+    """A collator that can make prompts without their targets."""
 
     tokenizer: PreTrainedTokenizerBase
     is_encoder_decoder: bool
@@ -77,10 +77,10 @@ def generate_texts(
         model: A causal or encoder-decoder model, wrapped or not.
         collator: Makes the prompts.
         records: Records of the data contract.
-        max_new_tokens: Most tokens of a text.
-        batch_size: Records a `generate`.
+        max_new_tokens: The most tokens of a text.
+        batch_size: Records per call of `generate`.
         on_batch: Called with the number of records done after each batch.
-        memory: A memory for each record, for an adapter that reads documents.
+        memory: One memory per record, for an adapter that is made from documents.
         **generation_options: Passed on to `generate`.
 
     Returns:
@@ -123,10 +123,10 @@ def _length(record: dict[str, Any]) -> int:
 
 @contextmanager
 def contiguous_head(model: nn.Module) -> Iterator[None]:
-    """Give the model's head contiguous states for as long as the scope lasts.
+    """Give the model's head contiguous states while the scope lasts.
 
-    After a prompt, transformers hands the head the last position of each row, which is not contiguous. If nobody trains
-    the head's weights, torch's product then copies them once a row: gigabytes for 64 rows of a small model.
+    After a prompt, transformers hands the head the last position of each row, which is not contiguous. If the head's
+    weights are not trained, torch's product then copies them once per row: gigabytes for 64 rows of a small model.
     """
 
     def contiguous(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -145,5 +145,5 @@ def contiguous_head(model: nn.Module) -> Iterator[None]:
 
 
 def first_line(text: str) -> str:
-    """A reader's answer: what it writes before it breaks the line."""
+    """A reader's answer, which is the first line that it writes."""
     return text.strip().partition("\n")[0].strip()

@@ -1,22 +1,22 @@
-"""Documents as people give them: a text, or a file of it."""
+"""Documents as users give them: a text, or the path of a text file."""
 
 import os
 from pathlib import Path
 
 from aag_hf.errors import InputError
 
-# Of the name that a text gets which has none.
+# The length of the name of a text that has none.
 _BEGINNING = 40
 
 
 def text_of(document: str | os.PathLike[str]) -> tuple[str, str]:
-    """A name and the text of a document.
+    """The name and the text of a document.
 
     Args:
-        document: The path of a text file, or the text itself: a string that is no file's name.
+        document: The path of a text file, or the text itself. A string that names no file is a text.
 
     Raises:
-        InputError: The file is no text, or there is none where only a file can be meant.
+        InputError: The file is not text, or the string can only be a path and there is no such file.
     """
     path = Path(document)
     if not isinstance(document, str) or _is_file(path):
@@ -36,5 +36,5 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):
-        # Too long for a file's name, or with characters that no file's name has.
+        # It is too long for the name of a file, or has characters that no such name has.
         return False

@@ -1,4 +1,4 @@
-"""A question in; its answer, context and timings out."""
+"""A pipeline from questions to answers, with their contexts and timings."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +19,10 @@ class AwakeningPipeline:
     Example:
 
     ```python
-    ask = AwakeningPipeline("runs/quickstart/aag")
+    ask = AwakeningPipeline("runs/quickstart/model")
     ask("What is the capital of Fiji?")
-    # {"question": …, "answer": "Suva", "context": "The capital of Fiji is …", "seconds": {"context": …, …}}
+    # {"question": …, "answer": …, "context": …, "seconds": {"memory": …, "answer": …}}
 
-    ask = AwakeningPipeline("runs/quickstart/document_memory")
     ask.read("The capital of Nuvaria is Brel.")
     ask("What is the capital of Nuvaria?")["answer"]
     ```
@@ -34,28 +33,28 @@ class AwakeningPipeline:
         self.memory: DocumentMemory | None = None
 
     def read(self, document: str | Path) -> DocumentMemory:
-        """Read a text, from now on answer from it, and return what was made of it; needs a model of documents.
+        """Read a text, answer from it from now on, and return its memory. The model must read documents.
 
         Args:
             document: The text, or the path of a file that holds it.
 
         Raises:
-            InputError: The file cannot be read, the text cannot, or the model's adapter is not made from documents.
+            InputError: The file or the text cannot be read, or the model's adapter is not made from documents.
         """
         name, text = text_of(document)
         self.memory = self.model.memorize([text], [name])
         return self.memory
 
     def __call__(self, questions: str | Sequence[str], **generation_options: Any) -> Any:
-        """Answer, from what was read last unless `memory` or `documents` say otherwise.
+        """Answer questions, from the text read last unless `memory` or `documents` are given.
 
         Args:
             questions: One question or several.
             **generation_options: As in [`AwakeningModel.generate`].
 
         Returns:
-            A dictionary with `question`, `answer`, `context` and `seconds` (a question's share of each stage), or a
-            list of them for a list of questions.
+            A dictionary with `question`, `answer`, `context` and `seconds` (the time of each stage per question). For a
+            list of questions, a list of them.
         """
         asked = [questions] if isinstance(questions, str) else list(questions)
         if not generation_options.keys() & {"memory", "documents"} and self.memory is not None:

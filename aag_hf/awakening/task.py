@@ -1,4 +1,4 @@
-"""The task ``"awakening-qa"`` of transformers' `pipeline`; what runs is imported when it is first asked for."""
+"""The task ``"awakening-qa"`` of transformers' `pipeline`. The model's code is imported on first use."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -21,13 +21,13 @@ Asked = list[dict[str, Any]]
 class AwakeningQAPipeline(Pipeline):
     """Answers questions with an [`~aag_hf.AwakeningModel`], as transformers' pipelines do: task ``"awakening-qa"``.
 
-    Inputs are questions, or dictionaries with a `question` and what is read beside it: a `context`, or `ctxs` for a
-    Fusion-in-Decoder reader. One input gives one dictionary with `question`, `answer`, `context` and `seconds`, a list
-    gives a list, a data set or generator an iterator. `batch_size` questions are answered at once; other options go to
-    the reader's `generate`.
+    Inputs are questions, or dictionaries with a `question` and its `context`, or its `ctxs` for a Fusion-in-Decoder
+    reader. One input gives one dictionary with `question`, `answer`, `context` and `seconds`. A list gives a list, and
+    a data set or generator gives an iterator. `batch_size` questions are answered at once. Other options go to the
+    reader's `generate`.
 
     Raises:
-        InputError: An input is neither text nor has a `question`, or of a batch only some have a context.
+        InputError: An input is neither text nor has a `question`, or only some inputs of a batch have a context.
 
     Example:
 
@@ -79,7 +79,7 @@ class AwakeningQAPipeline(Pipeline):
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
-        """Answers in the order of `inputs`, which are read a batch at a time; no worker is of use for text."""
+        """Answers in the order of `inputs`, which are read in batches. Text needs no worker processes."""
         waiting = iter(inputs)
         while batch := list(islice(waiting, batch_size)):
             asked = [one for item in batch for one in self.preprocess(item, **preprocess_params)]
@@ -96,11 +96,11 @@ def _all_or_none(asked: Asked, field: str) -> bool:
 
 
 class SavedAwakeningModel:
-    """What `pipeline` loads a name or folder with."""
+    """Loads a name or folder for `pipeline`."""
 
     @classmethod
     def from_pretrained(cls, name: str, **kwargs: Any) -> "AwakeningModel":
-        """An [`~aag_hf.AwakeningModel`]; remote code stays off unless it is asked for."""
+        """Load an [`~aag_hf.AwakeningModel`]. Remote code stays off unless it is asked for."""
         from aag_hf.awakening.model import AwakeningModel
 
         kwargs.pop("_from_pipeline")

@@ -62,7 +62,7 @@ def evaluate_reader(
     Example:
 
     ```python
-    model = AwakeningModel.from_pretrained("runs/quickstart/aag")
+    model = AwakeningModel.from_pretrained("runs/quickstart/hyperlora_closed_book")
     result = evaluate_reader(model, read_records("runs/quickstart/data/test.jsonl.gz"), control="shuffled")
     print(result["exact_match"], "±", result["exact_match_stderr"])
     ```

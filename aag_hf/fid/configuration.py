@@ -15,7 +15,7 @@ class FiDT5Config(T5Config):
 
     @classmethod
     def get_config_dict(cls, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As in the parent, with a plain T5's configuration read as one of ours."""
+        """As in the parent. The configuration of a plain T5 is read as one of ours."""
         config, unused = super().get_config_dict(*args, **kwargs)
         if config.get("model_type") == "t5":
             config["model_type"] = cls.model_type

@@ -1,4 +1,4 @@
-"""Conversion of FiD's original checkpoints, done once."""
+"""Converts FiD's original checkpoints."""
 
 import os
 import re
@@ -27,7 +27,7 @@ _TOKENIZER_FILES = (
 def rename_fid_keys(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under T5's names, ``encoder.encoder.block.0.module.layer.…`` as ``encoder.block.0.layer.…``.
 
-    Names that are T5's already stay as they are.
+    Names that T5 has already stay the same.
     """
     renamed = {}
     for key, tensor in state_dict.items():
@@ -40,19 +40,19 @@ def rename_fid_keys(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 def convert_fid_checkpoint(source: str | Path, target: str | Path) -> Path:
     """Write the FiD or T5 checkpoint in ``source`` as a directory for ``FiDT5ForConditionalGeneration``.
 
-    The weights are read with ``weights_only=True``, so that a file holding anything but tensors is refused, checked
-    against the configuration and written as safetensors; tokenizer files are copied. ``target`` appears when it is
-    complete, or not at all.
+    The weights are read with ``weights_only=True``, so a file that holds anything but tensors is refused. They are
+    checked against the configuration and written as safetensors. Tokenizer files are copied. ``target`` appears only
+    when it is complete.
 
     Args:
-        source: directory with ``config.json`` and ``pytorch_model.bin`` or ``model.safetensors``.
-        target: directory to make; must not exist.
+        source: The directory with ``config.json`` and ``pytorch_model.bin`` or ``model.safetensors``.
+        target: The directory to write. It must not exist.
 
     Returns:
         ``target``.
 
     Raises:
-        InputError: if a file is missing or unreadable, target exists, or parameters are missing or left over.
+        InputError: A file is missing or unreadable, the target exists, or parameters are missing or left over.
     """
     source, target = Path(source), Path(target)
     if target.exists():

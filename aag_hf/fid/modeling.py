@@ -1,7 +1,7 @@
 """Fusion-in-Decoder (Izacard & Grave, EACL 2021) as a thin subclass of transformers' T5.
 
-The encoder folds the passages into rows, so that each is read on its own, and joins what it wrote about them; the
-decoder sees one long sequence. Nothing is kept between calls: shapes travel with the tensors.
+The encoder folds the passages into rows, reads each on its own, and joins their states. The decoder sees one long
+sequence. Nothing is kept between calls, since shapes travel with the tensors.
 """
 
 from collections.abc import Iterable
@@ -40,16 +40,17 @@ class FiDT5Encoder(T5Stack):
         """Encode the passages and join their states.
 
         Args:
-            input_ids: (batch, passages, tokens) or (batch, tokens).
-            attention_mask: as input_ids, or joined, (batch, passages · tokens); without one every token counts.
-            inputs_embeds: (batch, passages, tokens, dim) or (batch, tokens, dim), instead of input_ids.
+            input_ids: ``(batch, passages, tokens)`` or ``(batch, tokens)``.
+            attention_mask: Shaped as `input_ids`, or joined, ``(batch, passages · tokens)``. Without it every token
+                counts.
+            inputs_embeds: ``(batch, passages, tokens, dim)`` or ``(batch, tokens, dim)``, instead of `input_ids`.
 
         Returns:
-            ``last_hidden_state`` (batch, passages · tokens, dim); ``hidden_states`` and ``attentions``, if asked for,
-            keep a row a passage: (batch · passages, tokens, …).
+            `last_hidden_state` ``(batch, passages · tokens, dim)``. `hidden_states` and `attentions`, if asked for,
+            keep one row per passage: ``(batch · passages, tokens, …)``.
 
         Raises:
-            InputError: for a passage count of 0 or a mask of another shape.
+            InputError: There are no passages, or the mask has another shape.
         """
         shape = None
         if input_ids is not None:
@@ -71,10 +72,10 @@ class FiDT5Encoder(T5Stack):
 
 
 class FiDT5ForConditionalGeneration(SavedWithCard, T5ForConditionalGeneration):
-    """T5 that reads any number of passages a question: ``input_ids`` of (batch, passages, tokens).
+    """T5 that reads any number of passages per question: `input_ids` of ``(batch, passages, tokens)``.
 
-    With (batch, tokens) it is T5, exactly. Parameters have T5's names, so a T5 checkpoint is a valid start and
-    adapters made for T5 fit. Every mode of ``generate`` works on both shapes.
+    With ``(batch, tokens)`` it is exactly T5. Parameters have T5's names, so a T5 checkpoint is a valid start, and
+    adapters for T5 fit. Every mode of ``generate`` works on both shapes.
 
     Example:
 
@@ -124,18 +125,18 @@ class FiDT5ForConditionalGeneration(SavedWithCard, T5ForConditionalGeneration):
         """As T5's forward, over passages.
 
         Args:
-            input_ids: (batch, passages, tokens) or (batch, tokens).
-            attention_mask: as input_ids. Without one, padding passages are told by ``config.pad_token_id`` in the
-                first shape; in the second every token counts, as in T5.
-            encoder_outputs: joined states, (batch, passages · tokens, dim), of :class:`FiDT5Encoder`.
-            labels: (batch, answer tokens), -100 where there is none.
+            input_ids: ``(batch, passages, tokens)`` or ``(batch, tokens)``.
+            attention_mask: Shaped as `input_ids`. Without it ``config.pad_token_id`` tells padding in the first shape.
+                In the second every token counts, as in T5.
+            encoder_outputs: Joined states, ``(batch, passages · tokens, dim)``, of :class:`FiDT5Encoder`.
+            labels: ``(batch, answer tokens)``, -100 at padding.
 
         Returns:
-            T5's outputs. Cross-attentions cover (passages · tokens) keys; encoder hidden states and attentions keep
-            one row a passage.
+            T5's outputs. Cross-attentions cover ``passages · tokens`` keys. Encoder hidden states and attentions keep
+            one row per passage.
 
         Raises:
-            InputError: for a passage count of 0 or a mask of another shape.
+            InputError: There are no passages, or the mask has another shape.
         """
         attention_mask = self._mask_of(input_ids, attention_mask)
         if encoder_outputs is None:
@@ -146,7 +147,7 @@ class FiDT5ForConditionalGeneration(SavedWithCard, T5ForConditionalGeneration):
                 return_dict=True,
                 **kwargs,
             )
-            # T5 counts the entries of what it is given: without hidden states the attentions would take their place.
+            # T5 counts the entries of the encoder's output. Without hidden states, attentions would take their place.
             encoder_outputs = BaseModelOutput(encoded.last_hidden_state, encoded.hidden_states, encoded.attentions)
         return super().forward(
             attention_mask=attention_mask.flatten(1) if attention_mask is not None else None,
@@ -179,16 +180,16 @@ class FiDT5ForConditionalGeneration(SavedWithCard, T5ForConditionalGeneration):
         ``eval()`` first, or dropout makes them noisy.
 
         Args:
-            input_ids, attention_mask: (batch, passages, tokens), as in :meth:`forward`.
+            input_ids, attention_mask: ``(batch, passages, tokens)``, as in :meth:`forward`.
 
         Returns:
-            (batch, passages) float32, higher is more relevant; -inf for a passage that is all padding.
+            ``(batch, passages)`` float32. Higher is more relevant; -inf for a passage that is all padding.
         """
         attention_mask = self._mask_of(input_ids, attention_mask)
         tokens = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         projected: list[Tensor] = []
         attentions = [block.layer[1].EncDecAttention for block in self.decoder.block]
-        # Models return attention after the softmax only, and none at all under SDPA.
+        # Models return attention only after the softmax, and none at all under SDPA.
         hooks = [
             projection.register_forward_hook(lambda module, inputs, output: projected.append(output.float()))
             for attention in attentions
@@ -217,7 +218,8 @@ class FiDT5ForConditionalGeneration(SavedWithCard, T5ForConditionalGeneration):
         :func:`aag_hf.fid.convert.convert_fid_checkpoint`.
 
         Raises:
-            InputError: if parameters are missing from the checkpoint, or the model has no place for some; lists them.
+            InputError: Parameters are missing from the checkpoint, or the model has no place for some; the message
+                lists them.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs.setdefault("key_mapping", dict(FID_KEY_MAPPING))
@@ -226,7 +228,7 @@ class FiDT5ForConditionalGeneration(SavedWithCard, T5ForConditionalGeneration):
         return (model, info) if wants_info else model
 
     def save_pretrained(self, *args: Any, save_original_format: bool = False, **kwargs: Any) -> Any:
-        """As in the parent; a model read from FiD's original names is saved under T5's."""
+        """As in the parent. A model that was read from FiD's original names is saved under T5's names."""
         return super().save_pretrained(*args, save_original_format=save_original_format, **kwargs)
 
     def _mask_of(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
