@@ -1,4 +1,4 @@
-"""What each kind of artefact's card says, read from the folder it was saved in."""
+"""The contents of the card of each kind of artefact, read from its folder."""
 
 import math
 from collections.abc import Callable
@@ -19,13 +19,13 @@ PACKAGE = "[aag-hf](https://pypi.org/project/aag-hf)"
 
 @dataclass
 class About:
-    """What is particular to an artefact.
+    """The parts of a card that are particular to an artefact.
 
     Args:
         summary: What it is.
-        usage: How to load it, in five lines of Python.
+        usage: A few lines of Python that load it.
         training: How it was made, as far as its folder tells.
-        limits: What it does not do, and how to check what it does.
+        limits: Its limits, and how to check them.
         metadata: Arguments of `ModelCardData`.
         recipe: Options of the training run.
     """
@@ -39,7 +39,7 @@ class About:
 
 
 def describer_of(folder: Path) -> Callable[[Path, str], About] | None:
-    """The function that describes what `folder` holds, under a name; ``None`` for what is not ours."""
+    """The function that describes the content of `folder` under a name. ``None`` if it is not ours."""
     if read_json(folder / "adapter_config.json").get("peft_type") == "HYPERLORA":
         return _adapter
     kinds = {

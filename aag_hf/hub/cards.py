@@ -1,4 +1,4 @@
-"""When a card is written, and what all cards have in common."""
+"""What all cards have in common, and when a card is written."""
 
 import json
 import os
@@ -21,9 +21,9 @@ OURS = "<!-- aag-hf writes this card anew when its folder changes: delete this l
 
 
 def replaceable_metadata(folder: Path) -> dict[str, Any] | None:
-    """Metadata of the README.md in `folder` if it is ours, or the template that PEFT saves with nothing filled in.
+    """Metadata of the README.md in `folder` if it is ours, or PEFT's template with nothing filled in.
 
-    Nothing, where there is no README.md; ``None`` for somebody's own.
+    Empty if there is no README.md. ``None`` if it is somebody's own.
     """
     path = folder / REPOCARD_NAME
     if not path.is_file():
@@ -38,7 +38,7 @@ def replaceable_metadata(folder: Path) -> dict[str, Any] | None:
 
 
 def write_card(card: RepoCard, folder: Path) -> bool:
-    """Write `card` as the README.md of `folder`; ``False`` if somebody's own stands there, which stays."""
+    """Write `card` as the README.md of `folder`. If there is somebody's own, it stays and ``False`` is returned."""
     if replaceable_metadata(folder) is None:
         return False
     content = str(card) if str(card).endswith("\n") else f"{card}\n"
@@ -47,10 +47,10 @@ def write_card(card: RepoCard, folder: Path) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a saved configuration says; nothing where there is none.
+    """The content of a saved configuration. Empty if there is none.
 
     Raises:
-        InputError: It is no JSON object.
+        InputError: The file is not a JSON object.
     """
     if not path.is_file():
         return {}
@@ -64,10 +64,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_repository(repo_id: str) -> None:
-    """Refuse what the Hub does not take as a repository's name.
+    """Refuse a name that the Hub does not accept for a repository.
 
     Raises:
-        InputError: It is none.
+        InputError: The Hub does not accept it.
     """
     try:
         validate_repo_id(repo_id)
@@ -76,7 +76,7 @@ def check_repository(repo_id: str) -> None:
 
 
 def hub_name(name_or_path: str | None) -> str | None:
-    """A model's name as the Hub knows it; ``None`` for a folder of this machine."""
+    """A model's name on the Hub. ``None`` for a folder of this machine."""
     if name_or_path is None:
         return None
     if is_embedded(name_or_path):
@@ -91,7 +91,7 @@ def hub_name(name_or_path: str | None) -> str | None:
 
 
 def without_folder(value: Any) -> Any:
-    """A setting as others may see it: of a path, the last part."""
+    """A setting as others may see it. Of a path, only the last part."""
     if isinstance(value, (list, tuple)):
         return [without_folder(item) for item in value]
     if isinstance(value, dict):

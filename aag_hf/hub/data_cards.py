@@ -1,4 +1,4 @@
-"""Data set cards: what the files of a folder hold, and which command wrote each."""
+"""Data set cards: the content of the files in a folder, and the command that wrote each."""
 
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, count
@@ -12,7 +12,7 @@ from aag_hf.data.files import SUFFIXES, file_stem
 from aag_hf.hub.cards import NAMELESS, OURS, replaceable_metadata, table_cell, without_folder, write_card
 from aag_hf.markdown import in_code
 
-# The card remembers here what it said of each file, so that no file is read again when another joins it.
+# The card keeps here what it says of each file, so that no file is read again when another is added.
 FILES = "aag_files"
 FIELDS = {
     "id": "unique; files join by it",
@@ -61,13 +61,13 @@ The licence is that of the sources, which the commands do not know: name it as `
 
 
 class Contents(Iterable[dict[str, Any]]):
-    """Rows on their way through, and what a card says of them.
+    """Rows that pass through, and the facts that a card needs of them.
 
     Args:
-        rows: The rows; they are gone through once.
+        rows: The rows. They are read once.
 
     Attributes:
-        rows: How many there were so far.
+        rows: How many rows there were so far.
         fields: The names of their fields.
     """
 
@@ -83,7 +83,7 @@ class Contents(Iterable[dict[str, Any]]):
             yield row
 
     def count(self) -> "Contents":
-        """Go through all rows; returns itself."""
+        """Read all rows, and return itself."""
         for _ in self:
             pass
         return self
@@ -92,16 +92,16 @@ class Contents(Iterable[dict[str, Any]]):
 def leave_data_card(
     path: str | Path, rows: Iterable[dict[str, Any]], command: str, settings: dict[str, Any] | None = None
 ) -> None:
-    """Tell in the data set card of a folder about a file that a command wrote into it.
+    """Add a file that a command wrote to the data set card of its folder.
 
-    The card names every file written so, as splits for `datasets.load_dataset`. A README.md of somebody's own stays,
-    and a folder that holds more than data gets none.
+    The card names every such file, as splits for `datasets.load_dataset`. Somebody's own README.md stays. A folder that
+    holds more than data gets no card.
 
     Args:
         path: The file, JSON Lines or Parquet.
-        rows: What it holds; of [`Contents`] that were gone through, what they saw.
-        command: What wrote it, such as ``"aag retrieve"``.
-        settings: How; of paths only the last part is told.
+        rows: Its rows, or [`Contents`] through which they have passed.
+        command: The command that wrote it, such as ``"aag retrieve"``.
+        settings: The settings of the command. Of paths, the card shows only the last part.
     """
     path = Path(path)
     folder = path.parent
@@ -121,7 +121,7 @@ def leave_data_card(
 
 
 def _data_card(files: dict[str, dict[str, Any]], metadata: dict[str, Any]) -> DatasetCard:
-    """The card of some files, for each its `rows`, `fields`, `command` and `settings`, with more metadata."""
+    """The card of files with their `rows`, `fields`, `command` and `settings`, and more metadata."""
     splits = _splits(files)
     groups = _groups(files, splits)
     rows = sum(file["rows"] for file in files.values())
@@ -140,7 +140,7 @@ def _data_card(files: dict[str, dict[str, Any]], metadata: dict[str, Any]) -> Da
         ],
         FILES: files,
     }
-    # What somebody adds to the metadata stays, above all the licence.
+    # Metadata that somebody added stays, above all the licence.
     data = DatasetCardData(**{"license": "unknown", **metadata, **ours})
     return DatasetCard.from_template(
         data,
@@ -156,7 +156,7 @@ def _data_card(files: dict[str, dict[str, Any]], metadata: dict[str, Any]) -> Da
 
 
 def _groups(files: dict[str, dict[str, Any]], splits: dict[str, str]) -> dict[str, list[str]]:
-    """Files by configuration: `load_dataset` reads those of one kind with the same fields as one; records first."""
+    """Files by configuration, records first. `load_dataset` reads files with the same fields as one."""
     by_fields: dict[tuple[bool, tuple[str, ...]], list[str]] = {}
     for name, file in sorted(files.items(), key=lambda item: "question" not in item[1]["fields"]):
         kind = name.endswith(".parquet"), tuple(sorted(file["fields"]))
@@ -169,7 +169,7 @@ def _groups(files: dict[str, dict[str, Any]], splits: dict[str, str]) -> dict[st
 
 
 def _splits(files: Iterable[str]) -> dict[str, str]:
-    """Files' names as those of splits, which have letters, digits and underscores only, no two alike."""
+    """Unique names of splits for the files, of letters, digits and underscores."""
     splits: dict[str, str] = {}
     for file in files:
         letters = (letter if letter.isalnum() else "_" for letter in file_stem(Path(file)))

@@ -1,4 +1,4 @@
-"""Model cards, written from what a saved folder holds."""
+"""Model cards, written from the content of a saved folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,10 +56,10 @@ is what the adapter draws from its question.
 
 
 def leave_model_card(folder: str | Path, base_model: str | None = None) -> None:
-    """Write the card of what was just saved in `folder`, unless somebody's own README.md stands there.
+    """Write the card of a model just saved in `folder`, unless there is somebody's own README.md.
 
     Args:
-        folder: Any folder; one that holds nothing of ours gets no card.
+        folder: Any folder. If it holds nothing of ours, it gets no card.
         base_model: What the weights were before training, where the folder does not tell.
     """
     folder = Path(folder)
@@ -80,13 +80,13 @@ def model_card(
     Args:
         folder: Where it was saved.
         repository: Its name on the Hub.
-        base_model: What the weights were before training; by default what the folder, or the card in it, says.
-        rows: Results of [`~aag_hf.evaluation.evaluate_reader`]; the first is the model's own.
+        base_model: What the weights were before training. By default the folder or its card tells.
+        rows: Results of [`~aag_hf.evaluation.evaluate_reader`]. The first is that of the model itself.
         results: The same rows in Markdown.
-        dataset: Name of the data set they were measured on.
+        dataset: Name of the data set of these results.
 
     Raises:
-        ValueError: The folder holds none of these, or what it holds is damaged.
+        ValueError: The folder holds none of these, or is damaged.
     """
     folder = Path(folder)
     describe = describer_of(folder)
@@ -96,7 +96,7 @@ def model_card(
         about = describe(folder, repository)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder}: its configuration is damaged ({error!r}): save it again.") from error
-    # What somebody adds to the metadata, such as a licence, stays; a base that the folder does not tell, too.
+    # Metadata that somebody added, such as a licence, stays. So does a base that the folder does not tell.
     before = {name: value for name, value in (replaceable_metadata(folder) or {}).items() if name not in OUR_METADATA}
     known = before.get("base_model")
     known = hub_name(base_model) or (hub_name(known) if isinstance(known, str) else None)

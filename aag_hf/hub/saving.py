@@ -1,4 +1,4 @@
-"""Models that are saved and uploaded with a card of ours, and with their code if asked."""
+"""Saves and uploads models with a card of ours, and on request with their code."""
 
 import tempfile
 from pathlib import Path
@@ -14,7 +14,7 @@ _UPLOADING = ("repo_id", "commit_message", "commit_description", "private", "rev
 
 
 class SavedWithCard(PushToHubMixin):
-    """Stands before `PreTrainedModel` among a class's bases."""
+    """A mixin, which comes before `PreTrainedModel` among a class's bases."""
 
     # The Auto class that loads a self-contained repository.
     loaded_by = "AutoModel"
@@ -28,13 +28,13 @@ class SavedWithCard(PushToHubMixin):
         push_to_hub: bool = False,
         **kwargs: Any,
     ) -> None:
-        """As in transformers, with a model card unless somebody's own README.md is there.
+        """As in transformers, with a model card unless there is somebody's own README.md.
 
         Args:
-            save_directory: Where to.
+            save_directory: The folder to save to.
             is_main_process: Whether this process writes.
-            self_contained: Also save the code, so that the Auto classes load it where aag-hf is not installed and
-                `trust_remote_code` is allowed. So does `register_for_auto_class`, for every later save.
+            self_contained: Also save the code, so that the Auto classes load it without aag-hf if `trust_remote_code`
+                is allowed. `register_for_auto_class` does the same for every later save.
             push_to_hub: Also upload the folder, as `repo_id`, or under the folder's name.
             **kwargs: Passed on to transformers; with `push_to_hub` also those of [`push_to_hub`].
         """
@@ -45,7 +45,7 @@ class SavedWithCard(PushToHubMixin):
             return
         auto_class = self._auto_class or (self.loaded_by if self_contained else None)
         if auto_class is None:
-            # A model loaded from a self-contained folder still says where its code was.
+            # A model from a self-contained folder still names the place of its code.
             set_auto_map(folder, None)
         else:
             write_source(type(self), self.config_class, auto_class, folder)
@@ -66,15 +66,15 @@ class SavedWithCard(PushToHubMixin):
         tags: list[str] | None = None,
         **save_options: Any,
     ) -> str:
-        """Upload the model with its card; a card that somebody wrote into the repository stays.
+        """Upload the model with its card. A card that somebody wrote into the repository stays.
 
         Args:
-            repo_id: Its name on the Hub, ``owner/name``; the repository is made if need be.
-            commit_message: Of the commit.
-            commit_description: Of the commit.
-            private: Whether a new repository is private; by default as the owner's settings say.
-            token: A token with the right to write; by default the one logged in with.
-            revision: The branch to upload to, which is made if need be.
+            repo_id: Its name on the Hub, ``owner/name``. The repository is created if there is none.
+            commit_message: The message of the commit.
+            commit_description: The description of the commit.
+            private: Whether a new repository is private. By default the owner's settings decide.
+            token: A token with the right to write. By default that of the login.
+            revision: The branch to upload to, which is created if there is none.
             create_pr: Open a pull request instead.
             tags: More tags for the card.
             **save_options: Passed on to `save_pretrained`, such as `self_contained`.

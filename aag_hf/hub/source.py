@@ -1,4 +1,4 @@
-"""Repositories that carry their own code, for strangers who allow ``trust_remote_code``."""
+"""Repositories that carry their own code, for users who allow ``trust_remote_code``."""
 
 import inspect
 import json
@@ -8,16 +8,16 @@ from pathlib import Path
 
 CONFIG = "config.json"
 IMPORT = re.compile(r"^from (aag_hf[\w.]*) import ", re.MULTILINE)
-# Cards and uploads stay with the package: whoever allows foreign code to run should have little of it to read.
+# Cards and uploads are left out, so that those who allow foreign code to run have little to read.
 IN_PLACE_OF = {
     "aag_hf.hub.saving": '"""Saving and uploading, left to transformers."""\n\n\nclass SavedWithCard:\n    pass\n',
 }
 
 
 def write_source(model_class: type, config_class: type, auto_class: str, folder: Path) -> None:
-    """Write the modules that two classes need, with relative imports, and where the Auto classes find them.
+    """Write the modules that two classes need, with relative imports, to the places where the Auto classes look.
 
-    The layout is that of transformers' `register_for_auto_class`, whose own copy follows relative imports of one folder
+    The layout is that of transformers' `register_for_auto_class`, whose copy follows relative imports within one folder
     only.
 
     Args:
@@ -33,7 +33,7 @@ def write_source(model_class: type, config_class: type, auto_class: str, folder:
 
 
 def set_auto_map(folder: Path, auto_map: dict[str, str] | None) -> None:
-    """Write into a saved configuration where the Auto classes find its code; ``None``: not in the folder."""
+    """Write into a saved configuration where the Auto classes find its code. ``None`` if it is not in the folder."""
     path = folder / CONFIG
     config = json.loads(path.read_text(encoding="utf-8"))
     if config.get("auto_map") == auto_map:

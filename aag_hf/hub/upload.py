@@ -1,4 +1,4 @@
-"""Uploads of saved folders, without what concerns only this machine."""
+"""Uploads saved folders, without files that concern only this machine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundErr
 
 from aag_hf.hub.cards import NAMELESS, OURS, check_repository
 
-# The title of the template that PEFT and transformers upload with nothing of anybody's in it.
+# The title of the empty template that PEFT and transformers upload.
 UNFILLED = "# Model Card for Model ID"
 # Records of how a stage resumes hold paths of this machine; a Trainer's checkpoints hold its pickled state; a composed
 # model has one card, and not also those of its parts; the teacher trained beside a reader is a model of its own.
@@ -50,27 +50,27 @@ def push_folder(
 ) -> str:
     """Upload a saved model or data set with its card, after the Hub has validated the card.
 
-    A card that somebody wrote into the repository stays there; a README.md of yours in `folder` is uploaded as it is.
+    A card that somebody wrote into the repository stays. Your own README.md in `folder` is uploaded unchanged.
 
     Args:
-        folder: Where it was saved.
-        repo_id: Its name on the Hub, ``owner/name``; the repository is made if need be.
+        folder: The folder of the model or data set.
+        repo_id: Its name on the Hub, ``owner/name``. The repository is created if there is none.
         repo_type: ``"model"`` or ``"dataset"``.
         replace_card: Replace the repository's card, whoever wrote it.
-        private: Whether a new repository is private; by default as the owner's settings say.
-        token: A token with the right to write; by default the one logged in with.
-        revision: The branch to upload to, which is made if need be.
+        private: Whether a new repository is private. By default the owner's settings decide.
+        token: A token with the right to write. By default that of the login.
+        revision: The branch to upload to, which is created if there is none.
         create_pr: Open a pull request instead.
         tags: More tags for our card.
-        commit_message: Of the commit.
-        commit_description: Of the commit.
+        commit_message: The message of the commit.
+        commit_description: The description of the commit.
 
     Returns:
         The commit's address.
 
     Raises:
-        InputError: `repo_id` is no repository's name.
-        ValueError: The Hub finds the card's metadata invalid; nothing is uploaded then.
+        InputError: `repo_id` is not the name of a repository.
+        ValueError: The Hub finds the card's metadata invalid. Nothing is uploaded then.
     """
     check_repository(repo_id)
     folder = Path(folder)
@@ -96,7 +96,8 @@ def push_folder(
 
 @contextmanager
 def _card_under_its_name(path: Path, repo_id: str, repo_type: str, tags: list[str]) -> Iterator[None]:
-    """A card of ours with its name and tags until the scope is left: the folder may be uploaded under another, too."""
+    """Give a card of ours its name and tags until the scope ends. Later the folder may be uploaded under another
+    name."""
     if not path.is_file():
         yield
         return
@@ -117,7 +118,7 @@ def _named(card: RepoCard, repo_id: str, tags: list[str]) -> RepoCard:
     """A card of ours with its name and tags filled in."""
     card = RepoCard(str(card).replace(NAMELESS, repo_id))
     if card.data.get("base_model") == repo_id:
-        # Loaded from there, it goes back there: no model is its own base.
+        # A model that was loaded from the repository may be uploaded to it again, but no model is its own base.
         card.data.pop("base_model")
         card.data.pop("base_model_relation", None)
     card.data["tags"] = list(dict.fromkeys([*card.data.get("tags", []), *tags]))
@@ -125,7 +126,7 @@ def _named(card: RepoCard, repo_id: str, tags: list[str]) -> RepoCard:
 
 
 def _hub_card_is_replaceable(api: HfApi, repo_id: str, repo_type: str, revision: str | None) -> bool:
-    """Whether the repository has no card, or one that nobody but a program wrote."""
+    """Whether the repository has no card, or only one that a program wrote."""
     try:
         path = api.hf_hub_download(repo_id, REPOCARD_NAME, repo_type=repo_type, revision=revision)
     except (RemoteEntryNotFoundError, RevisionNotFoundError):
