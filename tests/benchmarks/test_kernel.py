@@ -33,7 +33,7 @@ def test_every_form_is_right_and_gets_a_row(benchmark):
     setting = kernel.Setting(2, 3, 16, 4, torch.float32)
     kernel.run(setting, "cuda" if torch.cuda.is_available() else "cpu", bandwidth=1e9, rounds=2, calls=1)
     rows = rows_of(measure)
-    forms = {kernel.BASE, "gated", *kernel.forms(setting)}
+    forms = {kernel.BASE, "gated", "torch path, one A for all", *kernel.forms(setting)}
     for name in ("kernel, forward", "kernel, forward and backward"):
         assert {row["case"] for row in rows if row["benchmark"] == name} == forms
     assert {row["setting"] for row in rows} == {"2 × 3 tokens, 16 → 16, rank 4, float32"}
