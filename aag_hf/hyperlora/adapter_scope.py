@@ -180,20 +180,6 @@ def hyperlora_features(
         current.value = before
 
 
-@contextmanager
-def adapters_off(model: nn.Module) -> Iterator[None]:
-    """Scope in which the calling thread meets `model`, or whatever it is inside of, without HyperLoRA adapters."""
-    current: CurrentPass | None = getattr(getattr(model, CONTAINER, None), "current", None)
-    if current is None:
-        yield
-        return
-    before, current.value = current.value, Pass(None, 1)
-    try:
-        yield
-    finally:
-        current.value = before
-
-
 def enter_call(model: nn.Module, given: AdapterInputs | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The pass of a call of the base model: of what it was given, or the one around it; ``None`` outside of any."""
     inputs = args[0] if args else kwargs.get("input_ids")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
 from peft.utils.quantization_utils import quantization_extra_repr, resolve_quantization_backend
 from torch import nn
 
-from aag_hf.hyperlora.adapter_scope import CurrentPass
+from aag_hf.hyperlora.adapter_scope import CurrentPass, Pass
 from aag_hf.hyperlora.config import HyperLoraConfig
 from aag_hf.hyperlora.rows import Rows, check_rows_of_layer
 from aag_hf.kernels.hyper_lora import hyper_lora_add
@@ -134,6 +136,15 @@ class HyperLoraNetworks(nn.Module, HyperLoraLayer):
     def get_base_layer(self) -> nn.Module:
         """The layer whose device and dtype PEFT moves new hypernetworks to."""
         return self._anchor[0].get_base_layer()
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Scope in which the calling thread meets the base model, or its parts, without adapters of this method."""
+        before, self.current.value = self.current.value, Pass(None, 1)
+        try:
+            yield
+        finally:
+            self.current.value = before
 
     @property
     def active_networks(self) -> dict[str, HyperNetwork]:

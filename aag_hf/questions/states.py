@@ -1,7 +1,7 @@
 """Hidden states of a frozen language model, as both encoders read them."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -9,7 +9,6 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from aag_hf.errors import InputError
-from aag_hf.hyperlora.adapter_scope import adapters_off
 
 Item = TypeVar("Item")
 
@@ -31,7 +30,8 @@ def hidden_states(
         InputError: The model has no such layer.
     """
     model = backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone.base_model
-    with adapters_off(backbone):
+    adapters = getattr(backbone, "hypernetworks", None)
+    with nullcontext() if adapters is None else adapters.off():
         states = model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True).hidden_states
     number = round(layer * (len(states) - 1)) if isinstance(layer, float) else layer
     if number >= len(states):

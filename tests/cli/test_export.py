@@ -18,11 +18,11 @@ RECORDS = [
 
 @pytest.fixture(scope="module")
 def model(finished):
-    return AwakeningModel.from_pretrained(finished / "model")
+    return AwakeningModel.from_pretrained(finished / "hyperlora_closed_book")
 
 
 def export(finished, output, *options):
-    return main(["export", "--model", str(finished / "model"), "--output_dir", str(output), *options])
+    return main(["export", "--model", str(finished / "hyperlora_closed_book"), "--output_dir", str(output), *options])
 
 
 def test_ids_name_folders_inside_the_output_and_no_two_alike():

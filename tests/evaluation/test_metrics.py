@@ -100,7 +100,9 @@ def test_answers_must_be_a_list_with_entries(score, answers):
 
 
 def test_answers_that_are_expressions_match_from_the_beginning_of_a_prediction():
-    records = [{"id": f"{i}", "answers": [r"(5,?778|5,?800)\s*K", "six thousand"]} for i in range(4)]
+    records = [
+        {"id": f"{i}", "question": "How hot?", "answers": [r"(5,?778|5,?800)\s*K", "six thousand"]} for i in range(4)
+    ]
     rows = score_predictions(records, ["5778 k", "about 5,800 K", "5,778", " Six thousand degrees"], "regex")
     assert [row["exact_match"] for row in rows] == [row["f1"] for row in rows] == [1.0, 0.0, 0.0, 1.0]
     assert [row["best_subspan_em"] for row in rows] == [1.0, 1.0, 0.0, 1.0]

@@ -195,7 +195,7 @@ def test_evaluate_answers_each_question_on_one_process_with_the_same_results(oth
 def test_train_generator_writes_one_generator(others, generator):
     folder, printed = others
     assert_same_adapter(folder / "generator", generator)
-    assert printed.count("train_loss 5.") == 1
+    assert printed.count(f"{folder / 'generator'}: ") == 1
     assert [printed.count(f"{command} gave 0") for command in ("evaluate", "train-generator")] == [2, 2]
 
 
