@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from aag_hf import __version__
 from aag_hf.cli.boundary import WRONG_INPUT, run_command
 from aag_hf.cli.parser import COMMANDS, closest
 
@@ -16,6 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("usage: aag <command> [--config recipe.yaml] [options]\n")
         print("\n".join(f"  {name:{width}}  {purpose}" for name, purpose in COMMANDS.items()))
         print("\n`aag <command> --help` lists a command's options.")
+        return 0
+    if arguments == ["--version"]:
+        print(f"aag-hf {__version__}")
         return 0
     command, *rest = arguments
     if command not in COMMANDS:

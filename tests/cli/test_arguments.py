@@ -1,6 +1,7 @@
 """Recipes: a section a command, flags win, unknown keys are refused by name."""
 
 from dataclasses import dataclass, field
+from importlib.metadata import version
 
 import pytest
 
@@ -67,3 +68,8 @@ def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as exit_status:
         main([command, "--help"])
     assert exit_status.value.code == 0 and f"aag {command}" in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"aag-hf {version('aag-hf')}\n"
