@@ -207,6 +207,8 @@ class AwakeningModel(nn.Module):
         batch_size: int,
     ) -> DocumentMemory:
         """A memory for each question."""
+        if self.document_encoder is None:
+            raise InputError("this reader's adapter is not made from documents: it has no document encoder.")
         if memory is not None and documents is not None:
             raise InputError("memory and documents were given: pass one of them.")
         if memory is None and documents is None and self.config.adapter_context == "generated":

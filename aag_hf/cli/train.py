@@ -235,7 +235,7 @@ def load_teacher(options: TrainOptions, base: PreTrainedModel | None) -> Awakeni
     """The teacher of `options`, over the student's base weights, if given, where it was trained on the same base.
 
     Raises:
-        InputError: The teacher takes features of its own.
+        InputError: The teacher's own adapter is made from questions or documents.
     """
     path = options.teacher
     assert path is not None
@@ -246,8 +246,9 @@ def load_teacher(options: TrainOptions, base: PreTrainedModel | None) -> Awakeni
     )
     loading = options.loading_arguments()
     teacher = AwakeningModel.from_pretrained(path, base_model=base if shares_base else None, **loading)
-    if teacher.question_encoder is not None:
-        raise InputError(f"{path}: takes features itself: a teacher must be a plain, static LoRA or full reader.")
+    if teacher.question_encoder is not None or teacher.document_encoder is not None:
+        made_from = "documents" if teacher.question_encoder is None else "features"
+        raise InputError(f"{path}: takes {made_from} itself: a teacher must be a plain, static LoRA or full reader.")
     return teacher
 
 

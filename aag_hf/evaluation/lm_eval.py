@@ -39,8 +39,8 @@ class AagLM(HFLM):
         **kwargs: As `HFLM` takes them.
 
     Raises:
-        InputError: The reader reads each passage apart, its features read a context, or the batch size is ``"auto"``;
-            later, a prompt has no question.
+        InputError: The reader reads each passage apart, its features read a context, its adapter is made from
+            documents, or the batch size is ``"auto"``; later, a prompt has no question.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class AagLM(HFLM):
             )
         loading = {} if quantization_config is None else {"quantization_config": quantization_config}
         composed = AwakeningModel.from_pretrained(pretrained, revision=revision, dtype=dtype, **loading)
-        if composed.config.fid or composed.config.features_read_context:
+        if composed.config.fid or composed.config.features_read_context or composed.document_encoder is not None:
             raise InputError(f"{pretrained}: reads what the harness's prompts do not tell apart: use `aag evaluate`.")
         place = "cpu" if not torch.accelerator.is_available() else str(torch.accelerator.current_accelerator())
         composed.to(device or place)

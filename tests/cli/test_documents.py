@@ -181,6 +181,16 @@ def test_what_cannot_be_read_is_one_clear_line(reader, command, said, tmp_path, 
     assert said in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_readers_that_cannot_be_given_documents_say_so(reader, tiny_llama_dir, train_file, tmp_path, capsys):
+    assert train(tiny_llama_dir, train_file, tmp_path / "student", "--teacher", reader) == 2
+    assert "takes documents itself: a teacher must be" in capsys.readouterr().err
+    assert train(tiny_llama_dir, train_file, tmp_path / "plain", "--method", "lora") == 0
+    AwakeningModel.from_pretrained(reader).memorize(TEXTS).save_pretrained(tmp_path)
+    ask = ["ask", "--model", str(tmp_path / "plain"), "--question", "Who?", "--memory", str(tmp_path)]
+    assert main(ask) == 2
+    assert "is not made from documents" in capsys.readouterr().err
+
+
 def test_three_questions_and_two_memories_are_refused(reader):
     model = AwakeningModel.from_pretrained(reader)
     with pytest.raises(InputError, match="3 questions and 2 memories"):
