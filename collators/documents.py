@@ -1,6 +1,5 @@
 """The states of documents from which the adapters of records are made."""
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
@@ -8,12 +7,12 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from aag_hf.collators.kept import GIGABYTE, KeptTensors
 from aag_hf.data.contexts import ContextSource, context_of
 from aag_hf.errors import InputError
 from aag_hf.hyperlora.document_states import DocumentStates
 from aag_hf.questions import DocumentEncoder
 
-GIGABYTE = 2**30
 # Documents per call of the encoder, which makes batches of them.
 GROUP = 256
 
@@ -46,16 +45,13 @@ class RecordDocuments:
         self.encoder = encoder
         self.context: ContextSource = context
         self.passages = passages
-        self.room = room
-        self._kept: OrderedDict[str, tuple[torch.Tensor, ...]] = OrderedDict()
-        self._bytes = 0
+        self._kept = KeptTensors(self._encode, room)
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> DocumentStates:
         """The documents of a batch, each once. `rows` says which of them each record reads."""
         texts = [self.text_of(record) for record in records]
         each = list(dict.fromkeys(texts))
-        found = self._states(each)
-        states, embeddings, mask = (pad_sequence(tensors, batch_first=True) for tensors in zip(*found))
+        states, embeddings, mask = (pad_sequence(list(t), batch_first=True) for t in zip(*self._kept.of(each)))
         rows = torch.tensor([each.index(text) for text in texts], device=states.device)
         return DocumentStates(states.float(), embeddings, mask, rows)
 
@@ -69,31 +65,16 @@ class RecordDocuments:
     def keep(self, records: Iterable[dict[str, Any]]) -> None:
         """Encode the documents of records in advance, many at a time, while there is room."""
         texts = iter(dict.fromkeys(self.text_of(record) for record in records))
-        while self._bytes < self.room and (group := list(islice(texts, GROUP))):
-            self._states(group)
+        while not self._kept.is_full and (group := list(islice(texts, GROUP))):
+            self._kept.of(group)
 
-    def _states(self, texts: list[str]) -> list[tuple[torch.Tensor, ...]]:
-        missing = [text for text in texts if text not in self._kept]
-        found: dict[str, tuple[torch.Tensor, ...]] = {}
-        if missing:
-            encoded = self.encoder.encode(missing)
-            assert encoded.embeddings is not None and encoded.mask is not None
-            for text, states, embeddings, mask in zip(missing, encoded.states, encoded.embeddings, encoded.mask):
-                end = int(mask.nonzero().max()) + 1
-                kept = (states[:end].half(), embeddings[:end].to(self.encoder.backbone.dtype), mask[:end])
-                # A view would keep the whole tensor in memory.
-                found[text] = tuple(tensor.clone() for tensor in kept)
-        for text in texts:
-            if text in self._kept:
-                self._kept.move_to_end(text)
-                found[text] = self._kept[text]
-            elif text in missing:
-                self._kept[text] = found[text]
-                self._bytes += _bytes(found[text])
-        while self._bytes > self.room:
-            self._bytes -= _bytes(self._kept.popitem(last=False)[1])
-        return [found[text] for text in texts]
-
-
-def _bytes(tensors: tuple[torch.Tensor, ...]) -> int:
-    return sum(tensor.nbytes for tensor in tensors)
+    def _encode(self, texts: list[str]) -> list[tuple[torch.Tensor, ...]]:
+        """States, embeddings and mask of each text, without padding."""
+        encoded = self.encoder.encode(texts)
+        assert encoded.embeddings is not None and encoded.mask is not None
+        documents = []
+        for states, embeddings, mask in zip(encoded.states, encoded.embeddings, encoded.mask):
+            end = int(mask.nonzero().max()) + 1
+            kept = (states[:end].half(), embeddings[:end].to(self.encoder.backbone.dtype), mask[:end])
+            documents.append(tuple(tensor.clone() for tensor in kept))
+        return documents

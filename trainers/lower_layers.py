@@ -2,7 +2,6 @@
 
 import copy
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +11,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
+from aag_hf.collators.kept import GIGABYTE, KeptTensors
 from aag_hf.errors import InputError
 from aag_hf.hyperlora.adapter_scope import CONTAINER
 from aag_hf.questions.states import in_evaluation
-
-GIGABYTE = 2**30
 
 
 class UpperLayers:
@@ -64,9 +62,7 @@ class WithLowerStates:
     def __init__(self, collator: Any, upper: UpperLayers, room: int = 4 * GIGABYTE):
         self.collator = collator
         self.upper = upper
-        self.room = room
-        self._kept: OrderedDict[tuple[int, ...], torch.Tensor] = OrderedDict()
-        self._bytes = 0
+        self._kept = KeptTensors(self._states, room)
         self._checked = False
 
     def __getattr__(self, name: str) -> Any:
@@ -82,36 +78,24 @@ class WithLowerStates:
 
     def _entering_above(self, batch: dict[str, Any]) -> dict[str, Any]:
         mask = batch["attention_mask"].bool()
-        found = self._states([tuple(ids[seen].tolist()) for ids, seen in zip(batch["input_ids"], mask)])
-        states = found[0].new_zeros(*mask.shape, found[0].shape[-1])
-        states[mask.to(states.device)] = torch.cat(found)
+        rows = [tuple(ids[seen].tolist()) for ids, seen in zip(batch["input_ids"], mask)]
+        found = torch.cat([states for (states,) in self._kept.of(rows)])
+        states = found.new_zeros(*mask.shape, found.shape[-1])
+        states[mask.to(states.device)] = found
         return {name: value for name, value in batch.items() if name != "input_ids"} | {"inputs_embeds": states}
 
     @torch.no_grad()
-    def _states(self, rows: list[tuple[int, ...]]) -> list[torch.Tensor]:
-        missing = [row for row in dict.fromkeys(rows) if row not in self._kept]
-        found: dict[tuple[int, ...], torch.Tensor] = {}
-        if missing:
-            base = self.upper.reader.get_base_model()
-            device = next(base.parameters()).device
-            ids = pad_sequence([torch.tensor(row) for row in missing], batch_first=True)
-            mask = (torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in missing]).unsqueeze(1)).long()
-            with in_evaluation(base), self.upper.reader.disable_adapter():
-                outputs = base.base_model(
-                    input_ids=ids.to(device), attention_mask=mask.to(device), output_hidden_states=True, use_cache=False
-                )
-            for row, states in zip(missing, outputs.hidden_states[self.upper.first]):
-                found[row] = states[: len(row)].clone()
-        for row in rows:
-            if row in self._kept:
-                self._kept.move_to_end(row)
-                found[row] = self._kept[row]
-            elif row in missing and row not in self._kept:
-                self._kept[row] = found[row]
-                self._bytes += found[row].nbytes
-        while self._bytes > self.room:
-            self._bytes -= self._kept.popitem(last=False)[1].nbytes
-        return [found[row] for row in rows]
+    def _states(self, rows: list[tuple[int, ...]]) -> list[tuple[torch.Tensor]]:
+        """The states ``(tokens, d)`` that enter the first adapted block, for each row of token ids."""
+        base = self.upper.reader.get_base_model()
+        device = next(base.parameters()).device
+        ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+        mask = (torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows]).unsqueeze(1)).long()
+        with in_evaluation(base), self.upper.reader.disable_adapter():
+            outputs = base.base_model(
+                input_ids=ids.to(device), attention_mask=mask.to(device), output_hidden_states=True, use_cache=False
+            )
+        return [(s[: len(row)].clone(),) for row, s in zip(rows, outputs.hidden_states[self.upper.first])]
 
     @torch.no_grad()
     def _check(self, batch: dict[str, Any]) -> None:

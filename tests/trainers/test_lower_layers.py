@@ -44,7 +44,7 @@ def test_loss_and_gradients_are_those_of_the_whole_model(reader, tiny_tokenizer)
 def test_rows_are_kept_while_there_is_room(reader, tiny_tokenizer):
     above = WithLowerStates(DataCollatorForContextDistillation(tiny_tokenizer), UpperLayers(reader), room=20_000)
     first = above(RECORDS)["inputs_embeds"]
-    assert 0 < above._bytes <= 20_000
+    assert 0 < above._kept.bytes <= 20_000
     torch.testing.assert_close(above(RECORDS)["inputs_embeds"], first)
 
 
