@@ -23,7 +23,26 @@ _CHUNK = 2**22
 _FORMAT = 1
 
 
-class MappedRecords(Sequence[dict[str, Any]]):
+class LazyRecords(Sequence[dict[str, Any]]):
+    """Records of which each is made when it is asked for."""
+
+    def record(self, place: int) -> dict[str, Any]:
+        """The record at a place."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, place: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, place: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        return self.record(place)
+
+
+class MappedRecords(LazyRecords):
     """Records in an Arrow file with one column, `record`, of JSON texts.
 
     Args:
@@ -40,15 +59,7 @@ class MappedRecords(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._column)
 
-    @overload
-    def __getitem__(self, place: int) -> dict[str, Any]: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> list[dict[str, Any]]: ...
-
-    def __getitem__(self, place: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
+    def record(self, place: int) -> dict[str, Any]:
         return json.loads(self._column[place].as_py())
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -99,7 +110,7 @@ def open_records(
     return MappedRecords(mapped)
 
 
-class WithFeatures(Sequence[dict[str, Any]]):
+class WithFeatures(LazyRecords):
     """Records whose features are kept in one array beside them.
 
     Args:
@@ -114,15 +125,7 @@ class WithFeatures(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.records)
 
-    @overload
-    def __getitem__(self, place: int) -> dict[str, Any]: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> list[dict[str, Any]]: ...
-
-    def __getitem__(self, place: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
+    def record(self, place: int) -> dict[str, Any]:
         return {**self.records[place], "features": self.features[place].tolist()}
 
 
