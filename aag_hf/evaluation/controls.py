@@ -18,6 +18,8 @@ Control = Literal[
     "added_document",
     "document_in_prompt",
 ]
+# Texts, and the weight of the memory of each in a sum.
+WeightedTexts = tuple[tuple[str, ...], tuple[float, ...]]
 OF_FEATURES: tuple[Control, ...] = ("shuffled", "shuffled_within_relation", "mean")
 OF_DOCUMENTS: tuple[Control, ...] = ("another_document", "no_document", "added_document", "document_in_prompt")
 
@@ -67,27 +69,31 @@ def controlled_features(
     return features[source]
 
 
-def controlled_documents(texts: Sequence[str], control: Control, seed: int = 29) -> list[tuple[str, ...]]:
-    """For a control, the documents whose memories are summed into each question's adapter.
+def controlled_documents(texts: Sequence[str], control: Control, seed: int = 29) -> list[WeightedTexts]:
+    """The documents whose memories a question's adapter is the weighted sum of, for a control.
 
     Args:
         texts: Each question's own document.
-        control: ``"another_document"`` gives each question the document of another one, ``"no_document"`` none, and
-            ``"added_document"`` its own and another one. Others give its own.
-        seed: Seed of the choice of other documents.
+        control: ``"another_document"`` gives each question another one's document, ``"no_document"`` its own with
+            weight 0, ``"added_document"`` its own and another one; other controls its own.
+        seed: Seed of the choice of others.
+
+    Returns:
+        For each question, texts and the weight of each.
 
     Raises:
         InputError: There is no other document.
     """
-    if control == "no_document":
-        return [() for _ in texts]
     if control not in ("another_document", "added_document"):
-        return [(text,) for text in texts]
+        weight = 0.0 if control == "no_document" else 1.0
+        return [((text,), (weight,)) for text in texts]
     each = list(dict.fromkeys(texts))
     if len(each) < 2:
         raise InputError(f"control {control} needs questions about several documents.")
     other = dict(zip(each, (each[place] for place in _derangement(list(range(len(each))), seed))))
-    return [(other[text],) if control == "another_document" else (text, other[text]) for text in texts]
+    if control == "another_document":
+        return [((other[text],), (1.0,)) for text in texts]
+    return [((text, other[text]), (1.0, 1.0)) for text in texts]
 
 
 def _derangement(items: list[int], seed: int) -> list[int]:

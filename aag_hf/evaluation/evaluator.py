@@ -16,6 +16,7 @@ from aag_hf.evaluation.controls import (
     OF_DOCUMENTS,
     OF_FEATURES,
     Control,
+    WeightedTexts,
     check_control,
     controlled_documents,
     controlled_features,
@@ -149,16 +150,16 @@ def _features(
 
 
 def _memory(
-    model: AwakeningModel, documents: Sequence[tuple[str, ...]] | None, batch_size: int
+    model: AwakeningModel, documents: Sequence[WeightedTexts] | None, batch_size: int
 ) -> tuple[DocumentMemory | None, float]:
-    """One memory per question, the sum of the memories of its documents, and the seconds that reading took."""
+    """A memory for each question, the weighted sum of its documents', and the seconds it took to read them."""
     if documents is None:
         return None, 0.0
     start = time.perf_counter()
-    each = list(dict.fromkeys(text for texts in documents for text in texts)) or ["nothing"]
+    each = list(dict.fromkeys(text for texts, _ in documents for text in texts))
     memory = model.memorize(each, batch_size=batch_size)
     place = {text: number for number, text in enumerate(each)}
-    summed = [memory[[place[text] for text in texts]].sum() if texts else 0 * memory[0] for texts in documents]
+    summed = [memory[[place[text] for text in texts]].sum(weights) for texts, weights in documents]
     return DocumentMemory.cat(summed), time.perf_counter() - start
 
 
@@ -169,8 +170,8 @@ def _documents(
     batch_size: int,
     seed: int,
     processes: PartialState | None,
-) -> tuple[list[str], list[tuple[str, ...]]] | tuple[None, None]:
-    """Of this process's share of the records: their own documents, and those that their adapters are made from."""
+) -> tuple[list[str], list[WeightedTexts]] | tuple[None, None]:
+    """For this process's share of the records, their own documents and those that their adapters are made from."""
     if model.document_encoder is None:
         if control in OF_DOCUMENTS:
             raise InputError(f"control {control!r} needs a reader whose adapter is made from documents.")
