@@ -3,7 +3,6 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,27 +15,14 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import BestRun, EvalLoopOutput, TrainOutput
 
-from aag_hf.collators.padding import IGNORE_INDEX
 from aag_hf.collators.prompts import Cuts
 from aag_hf.errors import InputError
-from aag_hf.hyperlora.document_states import DocumentStates
-from aag_hf.trainers.answer_logits import (
-    PACKED,
-    QUESTION_MASK,
-    AnswerOutputs,
-    innermost,
-    is_encoder_decoder,
-)
+from aag_hf.trainers.answer_logits import QUESTION_MASK, AnswerOutputs, innermost, is_encoder_decoder
+from aag_hf.trainers.batch_rows import DOCUMENTS, TEACHER, first_rows, number_of_rows
 from aag_hf.trainers.checkpointing import check_checkpointing
 from aag_hf.trainers.divergence import RECORD_IDS, GradientCheck, WithRecordIds, check_terms
 
 AnswerMetrics = Callable[[Sequence[dict[str, Any]]], dict[str, float]]
-
-TEACHER = "teacher_"
-# The name, in collator and model, of the states that memory adapters read.
-DOCUMENTS = "documents"
-# The columns of a teacher cache have one row per answer token, not per example.
-CACHED_BY_TOKEN = {TEACHER + name for name in ("labels", "logits", "top_values", "top_indices", "tail_logsumexp")}
 
 
 class Terms(NamedTuple):
@@ -236,10 +222,10 @@ class AnswerTrainer(Seq2SeqTrainer):
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, *args: Any, **kwargs: Any
     ) -> Any:
         inputs = self._prepare_inputs(inputs)
-        rows = self._rows_to_count(_rows(inputs))
+        rows = self._rows_to_count(number_of_rows(inputs))
         with torch.no_grad(), self.compute_loss_context_manager():
             # A process without rows of its own still has to help gather sharded weights.
-            terms = self.compute_terms(model, _first_rows(inputs, max(rows, 1)))
+            terms = self.compute_terms(model, first_rows(inputs, max(rows, 1)))
         tokens = torch.tensor(len(terms.answers.labels) if rows else 0, device=terms.loss.device)
         _collect(self._evaluation_sums, {"loss": terms.loss, **terms.values}, tokens)
         if prediction_loss_only or not self.args.predict_with_generate:
@@ -327,31 +313,3 @@ def _collect(sums: dict[str, list[Tensor]], values: dict[str, Tensor], weight: T
         value = value.detach().float()
         weight = weight.to(value)
         sums[name].append(torch.stack([weight, weight * value]))
-
-
-def _rows(inputs: dict[str, Any]) -> int:
-    return len(inputs[PACKED]) - 1 if PACKED in inputs else len(inputs["labels"])
-
-
-def _first_rows(inputs: dict[str, Any], rows: int) -> dict[str, Any]:
-    """The first examples of a batch."""
-    if rows == _rows(inputs):
-        return inputs
-    packed = _first_packed_rows(inputs, rows) if PACKED in inputs else {}
-    tokens = int((packed.get("labels", inputs["labels"][:rows]) != IGNORE_INDEX).sum())
-    is_cached = inputs.get(TEACHER + "labels", inputs["labels"]).dim() == 1
-    first = {
-        name: value[: tokens if is_cached and name in CACHED_BY_TOKEN else rows] if isinstance(value, Tensor) else value
-        for name, value in inputs.items()
-    }
-    if DOCUMENTS in inputs:
-        # Rows of a batch may read the same document, so the list of which row reads which is cut.
-        documents = DocumentStates(**inputs[DOCUMENTS])
-        first[DOCUMENTS] = replace(documents, rows=documents.rows_of_questions[:rows])
-    return first | packed
-
-
-def _first_packed_rows(inputs: dict[str, Any], rows: int) -> dict[str, Tensor]:
-    end = int(inputs[PACKED][rows])
-    by_token = {name: inputs[name][:, :end] for name in ("input_ids", "labels", "position_ids")}
-    return by_token | {name: inputs[name][: rows + 1] for name in (PACKED, "cu_seq_lens_k")}

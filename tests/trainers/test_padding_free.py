@@ -21,7 +21,7 @@ from aag_hf.collators import DataCollatorForContextDistillation, ReaderPrompt
 from aag_hf.errors import InputError
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer, TeacherCache
 from aag_hf.trainers.answer_logits import answer_logits
-from aag_hf.trainers.answer_trainer import _first_rows
+from aag_hf.trainers.batch_rows import first_rows
 
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -165,9 +165,9 @@ def test_a_stream_gives_the_steps_of_its_records_in_order(
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-def test_the_first_rows_of_a_batch(records, collator_of, rows):
+def test_thefirst_rows_of_a_batch(records, collator_of, rows):
     collator = collator_of(True)
-    first, alone = _first_rows(collator(records), rows), collator(records[:rows])
+    first, alone = first_rows(collator(records), rows), collator(records[:rows])
     for name in ("input_ids", "labels", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "features"):
         assert torch.equal(first[name], alone[name])
 

@@ -10,7 +10,8 @@ from transformers.trainer_utils import BestRun
 
 from aag_hf.errors import InputError
 from aag_hf.trainers.answer_logits import PACKED, AnswerOutputs, answer_outputs
-from aag_hf.trainers.answer_trainer import TEACHER, AnswerTrainer, Terms
+from aag_hf.trainers.answer_trainer import AnswerTrainer, Terms
+from aag_hf.trainers.batch_rows import TEACHER
 from aag_hf.trainers.context_distillation.aligned_terms import (
     Reading,
     aligned_terms,
