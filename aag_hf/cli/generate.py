@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.data import Subset
 
 from aag_hf.awakening.decoding import generate_texts
-from aag_hf.awakening.model import is_encoder_decoder, load_language_model, load_part, load_tokenizer
+from aag_hf.awakening.loading import is_encoder_decoder, load_language_model, load_part, load_tokenizer
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE, ModelOptions, device, processes, use_threads

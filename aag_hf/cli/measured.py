@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aag_hf.awakening import AwakeningConfig, AwakeningModel
-from aag_hf.awakening.model import load_language_model, load_tokenizer, saved_config, saved_directory
+from aag_hf.awakening.loading import load_language_model, load_tokenizer, saved_config, saved_directory
 from aag_hf.cli.options import LoadingOptions, PromptOptions
 from aag_hf.data.contexts import ContextSource, context_of
 from aag_hf.data.records import read_records

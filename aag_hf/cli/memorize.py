@@ -8,7 +8,7 @@ from pathlib import Path
 from aag_hf import DocumentMemory
 from aag_hf.awakening import AwakeningModel
 from aag_hf.awakening.documents import text_of
-from aag_hf.awakening.model import saved_config, saved_directory
+from aag_hf.awakening.loading import saved_config, saved_directory
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE, LoadingOptions, device, use_threads

@@ -7,13 +7,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aag_hf.awakening import AwakeningConfig, AwakeningModel, AwakeningPipeline
-from aag_hf.awakening.model import load_language_model, load_part, load_tokenizer
+from aag_hf.awakening.loading import load_language_model, load_part, load_tokenizer
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.compress import compress
 from aag_hf.cli.generate import GenerateOptions, generate
 from aag_hf.cli.options import ModelOptions, device, use_threads
 from aag_hf.cli.output import plain_console
+from aag_hf.cli.quickstart_settings import (
+    CONTEXT_TOKENS,
+    DOCUMENT_READER,
+    EXAMPLE,
+    MEMORY,
+    MEMORY_BATCH,
+    MEMORY_RATE,
+    READERS,
+    READING,
+    SIZES,
+    Reader,
+)
 from aag_hf.cli.retrieve import retrieve
 from aag_hf.cli.stage import is_finished, new_directory
 from aag_hf.cli.tiny import make_tiny_model
@@ -31,14 +43,6 @@ from aag_hf.hub import leave_data_card
 from aag_hf.trainers import ContextDistillationConfig, ContextGeneratorConfig
 
 console = plain_console()
-# The generator and the readers learn from different countries: what the generator writes about its own is better than
-# what it writes about others, and the readers must meet what they will meet.
-SPLITS = ("generator", "train", "dev", "test")
-CONTEXT_TOKENS = 64
-EXAMPLE = (
-    "Nuvaria is a small country in Western Asia. Its capital is Brelmont, its people are called Nuvari and its calling "
-    "code is +978."
-)
 
 
 @dataclass
@@ -51,88 +55,6 @@ class QuickstartOptions:
     preset: Literal["standard", "smoke"] = field(
         default="standard", metadata={"help": "'standard': SmolLM2-135M; 'smoke': a tiny random model, in seconds."}
     )
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much of everything a preset does.
-
-    `countries` cuts each split; `static_rank` gives the static LoRA about as many trained parameters as HyperLoRA.
-    """
-
-    dtype: str
-    countries: dict[str, int]
-    batch: int
-    closed_book_steps: int
-    context_steps: int
-    document_steps: int
-    generator_steps: int
-    memory_steps: int
-    made_countries: int
-    feature_dim: int
-    static_rank: int
-
-
-SIZES = {
-    "standard": Size(
-        dtype="bfloat16",
-        countries={"generator": 48, "train": 64, "dev": 10, "test": 36},
-        batch=16,
-        closed_book_steps=80,
-        context_steps=22,
-        document_steps=16,
-        generator_steps=22,
-        memory_steps=150,
-        made_countries=400,
-        feature_dim=16,
-        static_rank=25,
-    ),
-    "smoke": Size(
-        dtype="float32",
-        countries=dict.fromkeys(SPLITS, 7),
-        batch=8,
-        closed_book_steps=3,
-        context_steps=3,
-        document_steps=3,
-        generator_steps=3,
-        memory_steps=3,
-        made_countries=5,
-        feature_dim=16,
-        static_rank=8,
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A reader the quickstart trains, and its row of the table."""
-
-    folder: str
-    name: str
-    method: Literal["aag", "lora"]
-    context: Literal["none", "generated", "passages"]
-    learning_rate: float
-
-
-DOCUMENT_READER = Reader("document", "static LoRA + document in the prompt", "lora", "passages", 4e-3)
-READERS = (
-    Reader("lora_closed_book", "static LoRA, closed book", "lora", "none", 2e-3),
-    Reader("hyperlora_closed_book", "HyperLoRA from the question", "aag", "none", 8e-4),
-    Reader("lora_generated", "static LoRA + generated context in the prompt", "lora", "generated", 2e-3),
-)
-MEMORY = "document_memory"
-MEMORY_BATCH, MEMORY_RATE = 24, 1e-3
-
-READING = (
-    "What the table shows: how much each part adds over the base model on countries no reader was trained on. Closed "
-    "book, only the language model's own memory can answer, and an adapter made from the question knows no more than "
-    "that. An adapter made from the document does: it is made once, in one pass, and the prompt holds the question "
-    "alone. The rows with shuffled features and with another document give each question an adapter that is not its "
-    "own: what is lost there is what the adapter drew from its question or document.",
-    "What it does not show: that one method beats another by less than about two standard errors, which here are taken "
-    "over countries and leave out the spread between seeds (several points); or anything about larger models, other "
-    "texts and more than one document at a time. Documents and questions here are short and alike.",
-)
 
 
 class Quickstart:
@@ -253,12 +175,10 @@ class Quickstart:
                 dev_file=str(self._records("data", "dev")),
                 method="aag",
                 adapter_from="document",
-                keep_lower_states=self.options.preset == "standard",
+                keep_lower_states=True,
                 chat=False,
             ),
-            ContextDistillationConfig(
-                str(target), **arguments | {"per_device_train_batch_size": min(MEMORY_BATCH, 3 * self.size.batch)}
-            ),
+            ContextDistillationConfig(str(target), **arguments | {"per_device_train_batch_size": MEMORY_BATCH}),
         )
         figures = AwakeningConfig.from_pretrained(target).training_figures
         console.print(f"  HyperLoRA from the document: development loss {figures['eval_loss']:.2f}")

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch.utils.data import Subset
 from transformers import set_seed
 
-from aag_hf.awakening.model import is_encoder_decoder, load_language_model, load_tokenizer
+from aag_hf.awakening.loading import is_encoder_decoder, load_language_model, load_tokenizer
 from aag_hf.awakening.saving import settle
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from aag_hf.awakening import AwakeningConfig, AwakeningModel
-from aag_hf.awakening.model import load_language_model, load_tokenizer
+from aag_hf.awakening.loading import load_language_model, load_tokenizer
 from aag_hf.errors import InputError, loading
 from aag_hf.questions import QuestionEncoder
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from aag_hf import AwakeningConfig, AwakeningModel, AwakeningPipeline, HyperLoraConfig, QuestionEncoder
 from aag_hf.awakening import share_weights
 from aag_hf.awakening.decoding import first_line, generate_texts
-from aag_hf.awakening.model import load_language_model, load_part
+from aag_hf.awakening.loading import load_language_model, load_part
 from aag_hf.errors import InputError
 
 QUESTIONS = [f"what is the {noun} of {place}?" for noun in ("capital", "currency") for place in "ABCDEFG"]

@@ -9,7 +9,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from aag_hf import AwakeningConfig, AwakeningModel, HyperLoraConfig, QuestionEncoder
 from aag_hf.awakening import share_weights
-from aag_hf.awakening.model import load_language_model, load_tokenizer
+from aag_hf.awakening.loading import load_language_model, load_tokenizer
 from aag_hf.errors import InputError
 
 QUESTIONS = [f"what is the {noun} of {place}?" for noun in ("capital", "currency") for place in "ABCDE"]

@@ -99,7 +99,7 @@ def test_a_bare_instruct_model_is_asked_in_a_chat_with_examples_as_turns(instruc
 
 
 def test_the_embedded_model_is_an_instruct_model():
-    from aag_hf.awakening.model import load_tokenizer
+    from aag_hf.awakening.loading import load_tokenizer
     from aag_hf.collators.chat import is_instruct
     from aag_hf.data.embedded import resolve_model
     from aag_hf.errors import InputError

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from aag_hf import AwakeningConfig, AwakeningModel
-from aag_hf.awakening.model import load_language_model, load_tokenizer
+from aag_hf.awakening.loading import load_language_model, load_tokenizer
 from aag_hf.cli.main import main
 from aag_hf.data import load_countries, write_records
 

@@ -20,7 +20,7 @@ from transformers import (
 
 from aag_hf import AwakeningModel
 from aag_hf.awakening import share_weights
-from aag_hf.awakening.model import load_language_model, load_tokenizer
+from aag_hf.awakening.loading import load_language_model, load_tokenizer
 from aag_hf.cli.main import main
 from aag_hf.cli.options import LoadingOptions
 from aag_hf.data import load_countries, write_records

@@ -8,7 +8,7 @@ from peft import get_peft_model
 
 from aag_hf import AwakeningConfig, AwakeningModel, HyperLoraConfig, QuestionEncoder
 from aag_hf.awakening import share_weights
-from aag_hf.awakening.model import load_language_model, load_tokenizer
+from aag_hf.awakening.loading import load_language_model, load_tokenizer
 from aag_hf.errors import InputError
 from aag_hf.evaluation import evaluate_reader
 
