@@ -38,9 +38,9 @@ def compare(
             let the rest of it be done: the share of these in what a case takes longer is its roofline share.
 
     Returns:
-        A row a case: median, 10 % and 90 % quantile in milliseconds, the ratio to the baseline (the median of those of
-        each round, which a machine that slows down for a while disturbs less than a ratio of medians), the bytes a call
-        allocates at its peak, and the roofline share.
+        One row per case: median, 10 % and 90 % quantile in milliseconds, the ratio to the baseline (the median of those
+        of each round, which a machine that slows down for a while disturbs less than a ratio of medians), the bytes
+        that a call allocates at its peak, and the roofline share.
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for case in cases.values():

@@ -52,7 +52,7 @@ def _open_folder(folder: Path, split: str | None, bad: BadRows) -> tuple[str, Ro
             loaded = load_from_disk(str(folder))
         except Exception as error:
             # On a damaged folder its reader may raise anything.
-            raise InputError(f"{folder}: not a whole data set saved to disk ({error!r}): save it again.") from None
+            raise InputError(f"{folder}: not a whole data set saved to disk ({error!r}): save it again.") from error
         return _pick_split(loaded, folder.name, str(folder), split)
     names = (file for file in sorted(folder.iterdir()) if file.name.endswith(SUFFIXES))
     files = {file_stem(file): file for file in names if not file.name.endswith(MANIFEST)}
@@ -97,7 +97,7 @@ def dataset_rows(dataset: Any, where: str) -> Rows:
         try:
             row = next(rows, None)
         except Exception as error:
-            raise InputError(f"{where}, row {number}: cannot be read: {error!r}: make the data set again.") from None
+            raise InputError(f"{where}, row {number}: cannot be read: {error!r}: make the data set again.") from error
         if row is None:
             return
         yield f"{where}, row {number}", without_nan(row)

@@ -38,7 +38,7 @@ class HyperLoraConfig(PeftConfig):
             features beside the layer's index through a two-layer ReLU network per role (encoder attention, decoder
             attention, cross attention, …) and matrix. ``"memory"`` writes the tokens of a document into the update:
             see [`~aag_hf.hyperlora.memory_network.MemoryHyperNetwork`]. It adapts layers that write into the residual
-            stream, such as ``down_proj``; with a rank of 64 and these in the upper third of the model it works best.
+            stream, such as ``down_proj``; `aag_hf.hyperlora.memory_layers` names those of a model's upper third.
         layer_index_scale (`float`): With ``"mlp"``, the factor of the layer's index in the input; ``None`` scales it
             into [0, 1), 1.0 is the paper's raw index, which dominates features of unit norm.
         static (`bool`): Also learn an A and a B that every question shares; exported as extra rank.

@@ -50,7 +50,7 @@ def choose_path(
 def computes_in_single_precision(device: str, dtype: torch.dtype, rows_per_sample: int) -> bool:
     """Whether torch operations leave fp32 adapters as they are beside half-precision rows, instead of rounding them.
 
-    So on a CPU for at most 8 rows a sample, which is decoding, with beams or without: a half-precision product there
+    So on a CPU for at most 8 rows per sample, which is decoding, with beams or without: a half-precision product there
     takes longer to set up than an fp32 one takes to compute.
     """
     return device == "cpu" and dtype in (torch.bfloat16, torch.float16) and rows_per_sample <= 8

@@ -22,7 +22,7 @@ def hyper_lora_linear(
     Rows are sample-major: the rows of one sample (its tokens, beams, passages) are adjacent.
 
     Args:
-        x: ``(G, L, d_in)``, ``(G·P, L, d_in)`` with P rows a sample, or packed ``(T, d_in)`` with `cu_seqlens`.
+        x: ``(G, L, d_in)``, ``(G·P, L, d_in)`` with P rows per sample, or packed ``(T, d_in)`` with `cu_seqlens`.
         weight: ``(d_out, d_in)``.
         a: ``(G, d_in, r)``, the samples' down projections; ``(1, d_in, r)`` for one that all share.
         b: ``(G, r, d_out)``, the samples' up projections; likewise.
@@ -193,7 +193,7 @@ def _rows_of_samples(values: torch.Tensor, rows: int, cu_seqlens: torch.Tensor |
 def _add_packed(
     y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, cu_seqlens: torch.Tensor
 ) -> torch.Tensor:
-    # Padded for the two products alone: a product a sample would take longer than the padding does.
+    # Padded for the two products alone: one product per sample would take longer than the padding does.
     lengths = cu_seqlens.diff()
     places = torch.arange(int(lengths.max()), device=x.device) < lengths.unsqueeze(1)
     padded = x.new_zeros(*places.shape, x.shape[-1]).masked_scatter(places.unsqueeze(-1), x)

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED_MEMORY = {80: 166912, 90: 232448}
 SAMPLES, WIDTH = 8, 4096
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
-# dtype, rank, rows a sample, packed: of what `choose_path` lets through, compiled code depends on the dtype, the rank's
-# power of two and whether 16 divides it, the size of row tiles (few or many rows; few in fp32) and packing.
+# dtype, rank, rows per sample, packed: of what `choose_path` lets through, compiled code depends on the dtype, the
+# rank's power of two and whether 16 divides it, the size of row tiles (few or many rows; few in fp32) and packing.
 SETTINGS = [
     *((BF16, rank, rows, packed) for rank in (8, 32, 64) for rows in (16, 2048) for packed in (False, True)),
     (BF16, 3, 2048, True),
