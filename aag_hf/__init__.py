@@ -1,31 +1,38 @@
 """Awakening Augmented Generation for the Hugging Face ecosystem.
 
 Importing this package registers the method ``"HYPERLORA"`` with PEFT, and the task ``"awakening-qa"`` with
-transformers' `pipeline`. That needs only torch, transformers and peft. Everything heavier is imported on first use.
+transformers' `pipeline`, each as soon as that library is imported. Everything else is imported on first use.
 """
 
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wrapt import register_post_import_hook
+
 _checkout = Path(__file__).resolve().parent.parent
 if (_checkout / "setup.cfg").is_file() and (_checkout / "kernels" / "hyper_lora").is_dir():
     # In a source checkout trainers/, collators/ and kernels/ lie beside this folder; installed, they lie inside it.
     __path__.append(str(_checkout))
 
-from aag_hf.awakening.task import register_task  # noqa: E402
-from aag_hf.hyperlora import DocumentMemory, HyperLoraConfig, HyperLoraModel, hyperlora_features, to_lora  # noqa: E402
-
-register_task()
+# The command line prints its help without loading torch.
+register_post_import_hook(lambda _: import_module("aag_hf.hyperlora"), "peft")
+register_post_import_hook(lambda _: import_module("aag_hf.awakening.task"), "transformers.pipelines")
 
 if TYPE_CHECKING:
     from aag_hf.awakening import AwakeningConfig, AwakeningModel, AwakeningPipeline
     from aag_hf.fid import FiDT5Config, FiDT5ForConditionalGeneration
+    from aag_hf.hyperlora import DocumentMemory, HyperLoraConfig, HyperLoraModel, hyperlora_features, to_lora
     from aag_hf.questions import DocumentEncoder, DocumentEncoderConfig, QuestionEncoder, QuestionEncoderConfig
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "DocumentMemory": "aag_hf.hyperlora",
+    "HyperLoraConfig": "aag_hf.hyperlora",
+    "HyperLoraModel": "aag_hf.hyperlora",
+    "hyperlora_features": "aag_hf.hyperlora",
+    "to_lora": "aag_hf.hyperlora",
     "FiDT5Config": "aag_hf.fid",
     "FiDT5ForConditionalGeneration": "aag_hf.fid",
     "DocumentEncoderConfig": "aag_hf.questions",

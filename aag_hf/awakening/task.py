@@ -107,8 +107,5 @@ class SavedAwakeningModel:
         return AwakeningModel.from_pretrained(name, **{key: v for key, v in kwargs.items() if v is not None})
 
 
-def register_task() -> None:
-    """Make ``pipeline("awakening-qa", model=...)`` known to transformers."""
-    AutoConfig.register(AwakeningConfig.model_type, AwakeningConfig, exist_ok=True)
-    if TASK not in PIPELINE_REGISTRY.supported_tasks:
-        PIPELINE_REGISTRY.register_pipeline(TASK, AwakeningQAPipeline, pt_model=SavedAwakeningModel, type="text")
+AutoConfig.register(AwakeningConfig.model_type, AwakeningConfig)
+PIPELINE_REGISTRY.register_pipeline(TASK, AwakeningQAPipeline, pt_model=SavedAwakeningModel, type="text")

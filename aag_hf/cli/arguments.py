@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from aag_hf.cli.parser import COMMANDS, OptionParser, StrictParser, check_value, closest
+from aag_hf.cli.commands import COMMANDS, closest
+from aag_hf.cli.parser import OptionParser, StrictParser, check_value
 from aag_hf.cli.recipes import apply_recipe
 from aag_hf.errors import InputError
 

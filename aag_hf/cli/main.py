@@ -6,7 +6,7 @@ from importlib import import_module
 
 from aag_hf import __version__
 from aag_hf.cli.boundary import WRONG_INPUT, run_command
-from aag_hf.cli.parser import COMMANDS, closest
+from aag_hf.cli.commands import COMMANDS, closest
 
 
 def main(argv: Sequence[str] | None = None) -> int:

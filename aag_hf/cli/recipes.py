@@ -8,7 +8,8 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
-from aag_hf.cli.parser import COMMANDS, OptionParser, StrictParser, check_value, closest
+from aag_hf.cli.commands import COMMANDS, closest
+from aag_hf.cli.parser import OptionParser, StrictParser, check_value
 from aag_hf.errors import InputError
 
 # Names, and "<<", which merges another mapping.

@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from aag_hf.cli.commands import COMMANDS
 from aag_hf.cli.main import main
-from aag_hf.cli.parser import COMMANDS
 from aag_hf.cli.tiny import make_tiny_model
 from aag_hf.data.countries import country_documents, load_countries
 from aag_hf.data.jsonl import write_rows
