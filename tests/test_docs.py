@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from aag_hf import __version__
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.ask import AskOptions
 from aag_hf.cli.compare import CompareOptions
@@ -93,7 +94,7 @@ def test_the_badges_say_what_the_metadata_says():
     metadata = ConfigParser(interpolation=None)
     metadata.read(DOCS.parent / "setup.cfg")
     said = {
-        "version": metadata["metadata"]["version"],
+        "version": __version__,
         "licence": metadata["metadata"]["license"],
         "python": metadata["options"]["python_requires"].removeprefix(">=") + "+",
     }

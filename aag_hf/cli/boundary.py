@@ -14,6 +14,7 @@ from signal import SIGINT
 from threading import Timer
 
 from aag_hf.errors import DivergenceError
+from aag_hf.extras import named
 
 STOPPED = 130
 WRONG_INPUT = 2
@@ -55,6 +56,8 @@ def run_command(command: str, run: Callable[[], object]) -> int:
     except Exception as error:
         if os.environ.get("AAG_TRACEBACK") == "1":
             traceback.print_exc()
+        if isinstance(error, ModuleNotFoundError):
+            error = named(error)
         if isinstance(error, DivergenceError):
             _say(command, one_line(error))
             return UNEXPECTED

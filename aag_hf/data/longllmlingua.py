@@ -6,10 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from llmlingua import PromptCompressor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from aag_hf.data.ranking import most_tokens
+from aag_hf.extras import optional
+
+with optional():
+    from llmlingua import PromptCompressor
 
 
 class LongLLMLingua(PromptCompressor):

@@ -14,6 +14,7 @@ from aag_hf.contents import content_of
 from aag_hf.data.files import file_stem
 from aag_hf.data.jsonl import encode_row, written_whole
 from aag_hf.data.records import iter_records, read_records
+from aag_hf.extras import optional
 from aag_hf.manifest import current_versions
 
 # Files up to this size stay lists; those in gzip up to a quarter of it.
@@ -50,7 +51,8 @@ class MappedRecords(LazyRecords):
     """
 
     def __init__(self, path: Path):
-        import pyarrow
+        with optional():
+            import pyarrow
 
         self.path = path
         with pyarrow.memory_map(str(path)) as file:

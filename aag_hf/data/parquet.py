@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from aag_hf.data.jsonl import encode_row, written_whole
 from aag_hf.errors import InputError
+from aag_hf.extras import optional
 
 if TYPE_CHECKING:
     import pyarrow
@@ -24,8 +25,8 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         InputError: It is missing or damaged.
     """
-    import pyarrow
-    import pyarrow.parquet
+    with optional():
+        import pyarrow.parquet
 
     number = 0
     try:

@@ -3,14 +3,15 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aag_hf.data.answers import Match, has_answer
 from aag_hf.data.words import words
 from aag_hf.errors import InputError
+from aag_hf.extras import optional
 
-if TYPE_CHECKING:
-    from tantivy import Document, Index, Query, Schema
+with optional():
+    from tantivy import Document, Index, Occur, Query, Schema, SchemaBuilder
 
 Passage = dict[str, Any]
 
@@ -37,7 +38,7 @@ class PassageIndex:
     ```
     """
 
-    def __init__(self, index: "Index"):
+    def __init__(self, index: Index):
         self._index = index
         index.reload()
         self._searcher = index.searcher()
@@ -56,8 +57,6 @@ class PassageIndex:
         Raises:
             InputError: There are no passages.
         """
-        from tantivy import Index
-
         index = Index(_schema(), None if directory is None else str(directory))
         # One thread writes, since several would lose the order of passages.
         writer = index.writer(heap_size=_HEAP, num_threads=1)
@@ -77,8 +76,6 @@ class PassageIndex:
         Raises:
             InputError: It is damaged, or not an index.
         """
-        from tantivy import Index
-
         try:
             index = Index(_schema(), str(directory), reuse=True) if (directory / "meta.json").is_file() else None
         except ValueError as error:
@@ -151,9 +148,7 @@ def recall_at(records: Iterable[dict[str, Any]], depths: Sequence[int]) -> dict[
     return {k: hit / count for k, hit in hits.items()} if count else {}
 
 
-def _schema() -> "Schema":
-    from tantivy import SchemaBuilder
-
+def _schema() -> Schema:
     builder = SchemaBuilder()
     builder.add_text_field("words", tokenizer_name="whitespace", index_option="freq")
     builder.add_unsigned_field("number", fast=True)
@@ -161,9 +156,7 @@ def _schema() -> "Schema":
     return builder.build()
 
 
-def _document(number: int, passage: Passage) -> "Document":
-    from tantivy import Document
-
+def _document(number: int, passage: Passage) -> Document:
     document = Document()
     document.add_text("words", " ".join(words(f"{passage['title']} {passage['text']}")))
     document.add_unsigned("number", number)
@@ -172,8 +165,6 @@ def _document(number: int, passage: Passage) -> "Document":
     return document
 
 
-def _query(schema: "Schema", question: str) -> "Query":
-    from tantivy import Occur, Query
-
+def _query(schema: Schema, question: str) -> Query:
     terms = [Query.term_query(schema, "words", word, "freq") for word in dict.fromkeys(words(question))]
     return Query.boolean_query([(Occur.Should, term) for term in terms])
