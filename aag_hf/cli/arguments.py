@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aag_hf.cli.commands import COMMANDS, closest
+from aag_hf.cli.help import HelpAll, has_options_of_others
 from aag_hf.cli.parser import OptionParser, StrictParser, check_value
 from aag_hf.cli.recipes import apply_recipe
 from aag_hf.errors import InputError
@@ -33,6 +34,8 @@ def parse_arguments(command: str, dataclass_types: Sequence[type], argv: Sequenc
         dataclass_types, prog=f"aag {command}", description=f"{COMMANDS[command].capitalize()}.", allow_abbrev=False
     )
     parser.add_argument("--config", help="A recipe (YAML); flags given beside it win.")
+    if has_options_of_others(dataclass_types):
+        parser.add_argument("--help-all", action=HelpAll, help="List every option, also all of transformers' Trainer.")
     config_only = StrictParser(add_help=False, allow_abbrev=False)
     config_only.add_argument("--config")
     recipe, _ = config_only.parse_known_args(argv)

@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 from trl import TrlParser
 
+from aag_hf.cli.help import format_options
 from aag_hf.cli.ranges import check_number
 from aag_hf.errors import InputError
 
@@ -21,6 +22,10 @@ class StrictParser(_RaisesErrors, ArgumentParser):
 
 class OptionParser(_RaisesErrors, TrlParser):
     """The options of a command, from dataclasses."""
+
+    def format_help(self) -> str:
+        """The options of this package, and the most used ones of others."""
+        return format_options(self, self.dataclass_types)
 
 
 def check_value(name: str, value: Any) -> None:

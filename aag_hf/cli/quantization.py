@@ -12,7 +12,10 @@ from aag_hf.errors import InputError
 
 @dataclass
 class QuantizationOptions:
-    """In how many bits a base model is loaded. The other fields have the names of `BitsAndBytesConfig`."""
+    """How many bits a base model has.
+
+    The fields with other names are those of `BitsAndBytesConfig`.
+    """
 
     quantization: Literal["8bit", "4bit"] | None = field(
         default=None, metadata={"help": "Load the base weights in 8 or 4 bits, with bitsandbytes."}

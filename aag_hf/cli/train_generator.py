@@ -36,7 +36,7 @@ from aag_hf.trainers import ContextGeneratorConfig, ContextGeneratorTrainer
 
 @dataclass
 class TrainGeneratorOptions(SampleOptions, AdapterOptions, ModelOptions):
-    """What is trained, and on what. The Trainer's own options come beside these."""
+    """What is trained, and on what."""
 
     train_file: str = field(default="", metadata={"help": "Training records with compressed_context."})
     dev_file: str | None = field(default=None, metadata={"help": "Development records with compressed_context."})

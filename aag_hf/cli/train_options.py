@@ -10,7 +10,7 @@ from aag_hf.errors import InputError
 
 @dataclass
 class TrainOptions(PromptOptions, SampleOptions, AdapterOptions, ModelOptions):
-    """What is trained, on what, and what it reads; the Trainer's own options stand beside these."""
+    """What is trained, on what, and what it reads."""
 
     train_file: str = field(default="", metadata={"help": "Training records."})
     dev_file: str | None = field(default=None, metadata={"help": "Development records, for the loss after training."})

@@ -1,13 +1,15 @@
-"""Recipes: a section a command, flags win, unknown keys are refused by name."""
+"""Recipes: one section per command, flags win, unknown keys are refused by name."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 
 import pytest
 
 from aag_hf.cli.arguments import COMMANDS, parse_arguments
 from aag_hf.cli.main import main
+from aag_hf.cli.train_options import TrainOptions
 from aag_hf.errors import InputError
+from aag_hf.trainers import ContextDistillationConfig
 
 
 @dataclass
@@ -68,6 +70,22 @@ def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as exit_status:
         main([command, "--help"])
     assert exit_status.value.code == 0 and f"aag {command}" in capsys.readouterr().out
+
+
+def test_the_help_of_training_lists_our_options_by_subject_and_the_trainers_on_request(capsys):
+    def said(flag):
+        with pytest.raises(SystemExit) as exit_status:
+            main(["train", flag])
+        assert exit_status.value.code == 0
+        return capsys.readouterr().out
+
+    short, whole = said("--help"), said("--help-all")
+    assert short.index("--train_file") < short.index("--lora_alpha") < short.index("--learning_rate")
+    assert "--adam_beta2" not in short and "--adam_beta2" in whole
+    assert "--train-file" not in short and "==SUPPRESS==" not in whole and len(short.splitlines()) < 130
+    flags = {flag for line in whole.splitlines() for flag in line.split()[:1] if flag.startswith("--")}
+    options = [option for one in (TrainOptions, ContextDistillationConfig) for option in fields(one) if option.init]
+    assert {f"--{option.name}" for option in options} <= flags
 
 
 def test_the_version_is_that_of_the_package(capsys):

@@ -14,7 +14,7 @@ TemperatureSchedule = Literal["constant", "annealed"]
 
 @dataclass
 class ContextDistillationConfig(AnswerTrainingArguments):
-    """[`~.answer_arguments.AnswerTrainingArguments`] of [`ContextDistillationTrainer`].
+    """The loss of [`ContextDistillationTrainer`], beside transformers' arguments.
 
     Parameters of the loss (paper, section 3.3): ``alpha · CE(gold) + (1 − alpha) · T² · KL(teacher ‖ student) +
     hidden_weight · L_hid + attention_weight · L_attn``.

@@ -7,4 +7,4 @@ from aag_hf.trainers.answer_arguments import AnswerTrainingArguments
 
 @dataclass
 class ContextGeneratorConfig(AnswerTrainingArguments):
-    """[`~.answer_arguments.AnswerTrainingArguments`] of [`ContextGeneratorTrainer`]."""
+    """Arguments of [`ContextGeneratorTrainer`]: transformers', with this package's defaults."""
