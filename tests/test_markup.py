@@ -41,12 +41,14 @@ def test_ask_prints_the_answer_as_it_is(answer, capsys, monkeypatch):
             return self
 
     def pipeline(_):
-        return lambda questions: [{"answer": answer, "context": answer, "seconds": {"answer": 1.0}} for _ in questions]
+        result = {"answer": answer, "score": -0.5, "context": answer, "seconds": {"answer": 1.0}}
+        return lambda questions, min_score: [result for _ in questions]
 
     monkeypatch.setattr(ask, "AwakeningModel", Model)
     monkeypatch.setattr(ask, "AwakeningPipeline", pipeline)
     assert main(["ask", "--model", "x", "--question", "Where?"]) == 0
-    assert capsys.readouterr().out.splitlines()[:2] == [answer, f"  context from memory: {answer}"]
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [answer] and told.err.splitlines()[0] == f"  context from memory: {answer}"
 
 
 def test_a_file_whose_name_is_markup_is_written_and_told(tmp_path, capsys):

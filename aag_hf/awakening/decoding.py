@@ -3,12 +3,13 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import LogitsProcessorList, PreTrainedTokenizerBase
 
+from aag_hf.awakening.answer_scores import TokenLogProbs, answer_scores
 from aag_hf.collators.prompts import Cuts
 from aag_hf.hyperlora import DocumentMemory
 
@@ -47,6 +48,20 @@ GREEDY: dict[str, Any] = {
 }
 
 
+class Decoded(NamedTuple):
+    """Decoded texts.
+
+    Attributes:
+        texts: One per record.
+        scores: The mean log-probability of the first line of each; ``None`` for beams and assisted decoding.
+        prompt_tokens: The number of prompt tokens read, padding not counted.
+    """
+
+    texts: list[str]
+    scores: list[float] | None
+    prompt_tokens: int
+
+
 class PromptCollator(Protocol):
     """A collator that can make prompts without their targets."""
 
@@ -68,7 +83,7 @@ def generate_texts(
     on_batch: Callable[[int], None] | None = None,
     memory: DocumentMemory | None = None,
     **generation_options: Any,
-) -> tuple[list[str], int]:
+) -> Decoded:
     """Decode one text for each record, greedily unless `generation_options` say otherwise.
 
     Penalties, beams and sampling that the model's own `generation_config` asks for do not apply.
@@ -84,7 +99,7 @@ def generate_texts(
         **generation_options: Passed on to `generate`.
 
     Returns:
-        The texts in the order of `records`, and the number of prompt tokens read, padding not counted.
+        What was decoded, in the order of `records`.
     """
     tokenizer = collator.tokenizer
     options = {**GREEDY, "pad_token_id": tokenizer.pad_token_id, **generation_options}
@@ -94,6 +109,10 @@ def generate_texts(
     if training:
         model.eval()
     texts: list[str] = [""] * len(records)
+    # Beams change places, and drafts are checked several tokens at a time.
+    one_by_one = options["num_beams"] == 1 and not options["prompt_lookup_num_tokens"]
+    scores = [0.0] * len(records) if one_by_one and options.get("assistant_model") is None else None
+    processors = list(options.pop("logits_processor", None) or [])
     prompt_tokens = 0
     try:
         for start in range(0, len(order), batch_size):
@@ -101,10 +120,15 @@ def generate_texts(
             inputs = {n: v.to(device) for n, v in collator.generation_inputs([records[i] for i in rows]).items()}
             prompt_tokens += int(inputs["attention_mask"].sum())
             inputs |= {} if memory is None else {"memory": memory[rows].to(device)}
+            log_probs = TokenLogProbs()
+            watching = LogitsProcessorList(processors if scores is None else [*processors, log_probs])
             with contiguous_head(model):
-                ids = model.generate(**inputs, max_new_tokens=max_new_tokens, **options)
-            if not collator.is_encoder_decoder:
-                ids = ids[:, inputs["input_ids"].shape[1] :]
+                ids = model.generate(**inputs, max_new_tokens=max_new_tokens, logits_processor=watching, **options)
+            # An encoder-decoder model's ids begin with the token that starts its decoder.
+            ids = ids[:, 1 if collator.is_encoder_decoder else inputs["input_ids"].shape[1] :]
+            if scores is not None:
+                for row, score in zip(rows, answer_scores(ids, log_probs.of(ids), tokenizer)):
+                    scores[row] = score
             for row, text in zip(rows, tokenizer.batch_decode(ids, skip_special_tokens=True)):
                 texts[row] = text.strip()
             if on_batch is not None:
@@ -114,7 +138,7 @@ def generate_texts(
             model.train()
     if collator.cut.told():
         warnings.warn(f"To fit their limits, {collator.cut.told()}.", stacklevel=2)
-    return texts, prompt_tokens
+    return Decoded(texts, scores, prompt_tokens)
 
 
 def _length(record: dict[str, Any]) -> int:

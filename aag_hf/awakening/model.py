@@ -42,8 +42,9 @@ class AwakeningOutput:
         answers: One answer per question.
         contexts: What the reader read beside each question; ``None`` where it reads the question alone.
         features: ``(questions, feature_dim)``; ``None`` for a reader without a hypernetwork.
-        seconds: Seconds a stage took for all questions: `context`, `memory`, `features`, `answer`.
+        seconds: Seconds that each stage took for all questions: `context`, `memory`, `features`, `answer`.
         input_tokens: Prompt tokens the reader read.
+        scores: The mean log-probability of each answer's tokens, at most 0; ``None`` for beams and assisted decoding.
     """
 
     answers: list[str]
@@ -51,6 +52,7 @@ class AwakeningOutput:
     features: torch.Tensor | None
     seconds: dict[str, float]
     input_tokens: int
+    scores: list[float] | None = None
 
 
 class AwakeningModel(nn.Module):
@@ -160,7 +162,7 @@ class AwakeningModel(nn.Module):
         given: ContextSource = "none" if contexts is None else "generated"
         collator = self.reader_collator("passages" if passages is not None else given)
         start = time.perf_counter()
-        texts, input_tokens = generate_texts(
+        decoded = generate_texts(
             self.reader,
             collator,
             records,
@@ -168,8 +170,10 @@ class AwakeningModel(nn.Module):
             **{"max_new_tokens": self.config.answer_max_length, "batch_size": batch_size, **generation_options},
         )
         seconds["answer"] = time.perf_counter() - start
-        answers = [first_line(text) for text in texts]
-        return AwakeningOutput(answers, list(contexts) if contexts else None, features, seconds, input_tokens)
+        answers = [first_line(text) for text in decoded.texts]
+        return AwakeningOutput(
+            answers, list(contexts) if contexts else None, features, seconds, decoded.prompt_tokens, decoded.scores
+        )
 
     def memorize(self, texts: Sequence[str], ids: Sequence[str] | None = None, batch_size: int = 32) -> DocumentMemory:
         """Read documents into memories, one for each; `generate` answers from them without reading the texts again.
@@ -250,7 +254,7 @@ class AwakeningModel(nn.Module):
         )
         return generate_texts(
             self.generator, collator, records, max_new_tokens=self.config.context_max_length, batch_size=batch_size
-        )[0]
+        ).texts
 
     def reader_collator(self, context: ContextSource | None = None) -> DataCollatorForContextDistillation:
         """The collator that makes the reader's prompts."""

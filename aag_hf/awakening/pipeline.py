@@ -6,6 +6,7 @@ from typing import Any
 
 from aag_hf.awakening.documents import text_of
 from aag_hf.awakening.model import AwakeningModel
+from aag_hf.errors import InputError
 from aag_hf.hyperlora import DocumentMemory
 
 
@@ -21,7 +22,7 @@ class AwakeningPipeline:
     ```python
     ask = AwakeningPipeline("runs/quickstart/model")
     ask("What is the capital of Fiji?")
-    # {"question": …, "answer": …, "context": …, "seconds": {"memory": …, "answer": …}}
+    # {"question": …, "answer": …, "score": …, "context": …, "seconds": {"memory": …, "answer": …}}
 
     ask.read("The capital of Nuvaria is Brel.")
     ask("What is the capital of Nuvaria?")["answer"]
@@ -45,28 +46,65 @@ class AwakeningPipeline:
         self.memory = self.model.memorize([text], [name])
         return self.memory
 
-    def __call__(self, questions: str | Sequence[str], **generation_options: Any) -> Any:
+    def __call__(
+        self, questions: str | Sequence[str], min_score: float | None = None, **generation_options: Any
+    ) -> Any:
         """Answer questions, from the text read last unless `memory` or `documents` are given.
+
+        A blank question among others has the answer ``None``; they are answered.
 
         Args:
             questions: One question or several.
+            min_score: Answers with a lower score become ``None``.
             **generation_options: As in [`AwakeningModel.generate`].
 
         Returns:
-            A dictionary with `question`, `answer`, `context` and `seconds` (the time of each stage per question). For a
-            list of questions, a list of them.
+            A dictionary with `question`, `answer`, `score` (the mean log-probability of the answer's tokens; ``None``
+            for beams), `context` and `seconds` (of each stage, per question). For a list of questions, a list of them.
+
+        Raises:
+            InputError: There is only a blank question, or an input of the model is wrong.
         """
         asked = [questions] if isinstance(questions, str) else list(questions)
+        answered = [question for question in asked if question.strip()]
+        if asked and not answered:
+            raise InputError("the question is blank: ask something.")
         if not generation_options.keys() & {"memory", "documents"} and self.memory is not None:
             generation_options["memory"] = self.memory
-        output = self.model.generate(asked, **generation_options)
-        results = [
+        results = self._answer(answered, **_of_answered(asked, generation_options))
+        for result in results:
+            if min_score is not None and result["score"] is not None and result["score"] < min_score:
+                result["answer"] = None
+        waiting = iter(results)
+        nothing: dict[str, Any] = {"answer": None, "score": None, "context": None, "seconds": {}}
+        results = [next(waiting) if question.strip() else {"question": question, **nothing} for question in asked]
+        return results[0] if isinstance(questions, str) else results
+
+    def _answer(self, questions: list[str], **generation_options: Any) -> list[dict[str, Any]]:
+        output = self.model.generate(questions, **generation_options)
+        return [
             {
                 "question": question,
                 "answer": answer,
+                "score": None if output.scores is None else output.scores[i],
                 "context": output.contexts[i] if output.contexts is not None else None,
-                "seconds": {stage: total / len(asked) for stage, total in output.seconds.items()},
+                "seconds": {stage: total / len(questions) for stage, total in output.seconds.items()},
             }
-            for i, (question, answer) in enumerate(zip(asked, output.answers))
+            for i, (question, answer) in enumerate(zip(questions, output.answers))
         ]
-        return results[0] if isinstance(questions, str) else results
+
+
+def _of_answered(asked: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
+    """The options, without what belongs to blank questions."""
+    kept = [place for place, question in enumerate(asked) if question.strip()]
+    if len(kept) == len(asked):
+        return options
+    chosen = dict(options)
+    for name in ("contexts", "passages", "documents"):
+        given = chosen.get(name)
+        if given is not None and not isinstance(given, str) and len(given) == len(asked):
+            chosen[name] = [given[place] for place in kept]
+    for name in ("features", "memory"):
+        if chosen.get(name) is not None and len(chosen[name]) == len(asked):
+            chosen[name] = chosen[name][kept]
+    return chosen

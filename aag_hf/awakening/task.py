@@ -22,9 +22,9 @@ class AwakeningQAPipeline(Pipeline):
     """Answers questions with an [`~aag_hf.AwakeningModel`], as transformers' pipelines do: task ``"awakening-qa"``.
 
     Inputs are questions, or dictionaries with a `question` and its `context`, or its `ctxs` for a Fusion-in-Decoder
-    reader. One input gives one dictionary with `question`, `answer`, `context` and `seconds`. A list gives a list, and
-    a data set or generator gives an iterator. `batch_size` questions are answered at once. Other options go to the
-    reader's `generate`.
+    reader. One input gives one dictionary with `question`, `answer`, `score`, `context` and `seconds`. A list gives a
+    list, and a data set or generator gives an iterator. `batch_size` questions are answered at once. Other options go
+    to the reader's `generate`.
 
     Raises:
         InputError: An input is neither text nor has a `question`, or only some inputs of a batch have a context.
@@ -56,7 +56,7 @@ class AwakeningQAPipeline(Pipeline):
         return [asked]
 
     def _forward(self, asked: Asked, **generation_options: Any) -> list[dict[str, Any]]:
-        read = {
+        read: dict[str, Any] = {
             name: [one[field] for one in asked]
             for name, field in (("contexts", "context"), ("passages", "ctxs"))
             if _all_or_none(asked, field)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from aag_hf import DocumentMemory
 from aag_hf.awakening import AwakeningModel, AwakeningPipeline
@@ -10,7 +11,7 @@ from aag_hf.awakening.documents import text_of
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import LoadingOptions, device, use_threads
-from aag_hf.cli.output import plain_console
+from aag_hf.cli.output import JSON_HELP, plain_console, print_json
 from aag_hf.errors import InputError
 
 
@@ -28,6 +29,12 @@ class AskOptions(LoadingOptions):
         metadata={"help": "A file that `aag memorize` wrote, instead of document; several texts are summed."},
     )
 
+    min_score: float | None = field(
+        default=None,
+        metadata={"help": "Give no answer with a lower score, the mean log-probability of an answer's tokens."},
+    )
+    json: bool = field(default=False, metadata={"help": JSON_HELP})
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.document is not None and self.memory is not None:
@@ -42,17 +49,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     memory = None if options.memory is None else DocumentMemory.from_pretrained(options.memory)
     document = None if options.document is None else text_of(options.document)
     model = AwakeningModel.from_pretrained(options.model, **options.loading_arguments()).to(device())
-    ask, console = AwakeningPipeline(model), plain_console()
+    ask = AwakeningPipeline(model)
     if document is not None:
         name, text = document
         memory = model.memorize([text], [name])
     ask.memory = None if memory is None else memory.sum()
-    for result in ask(options.question):
-        console.print(result["answer"], style="bold")
-        if result["context"] is not None:
-            console.print(f"  context from memory: {result['context']}", style="dim")
-        timings = ", ".join(f"{stage} {1000 * value:.0f} ms" for stage, value in result["seconds"].items())
-        console.print(f"  {timings}", style="dim")
+    results = ask(options.question, min_score=options.min_score)
+    for result in results:
+        print_json(result) if options.json else _print(result)
+    blank = sum(not question.strip() for question in options.question)
+    if blank:
+        raise InputError(f"{blank} of {len(options.question)} questions are blank and have no answer.")
+
+
+def _print(result: dict[str, Any]) -> None:
+    """The answer to the standard output, and how it came about to the standard error."""
+    answers, details = plain_console(), plain_console(stderr=True)
+    if result["answer"] is not None:
+        answers.print(result["answer"], style="bold")
+    else:
+        answers.print("(no answer)", style="dim")
+    if result["context"] is not None:
+        details.print(f"  context from memory: {result['context']}", style="dim")
+    facts = [f"{stage} {1000 * value:.0f} ms" for stage, value in result["seconds"].items()]
+    facts += [] if result["score"] is None else [f"score {result['score']:.2f}"]
+    details.print(f"  {', '.join(facts)}", style="dim")
 
 
 if __name__ == "__main__":

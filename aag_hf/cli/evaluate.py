@@ -12,7 +12,7 @@ from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.measured import BaseOptions, Reader, base_readers, named_inputs, saved_readers
 from aag_hf.cli.options import OVERWRITE, LoadingOptions, device, processes, use_threads
-from aag_hf.cli.output import plain_console
+from aag_hf.cli.output import JSON_HELP, plain_console, print_json
 from aag_hf.cli.stage import claimed_by_first, manifest
 from aag_hf.data.answers import Match
 from aag_hf.data.jsonl import write_rows
@@ -58,6 +58,7 @@ class EvaluateOptions(BaseOptions):
         default="words", metadata={"help": "How answers are compared: words, or regex where answers are expressions."}
     )
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
+    json: bool = field(default=False, metadata={"help": JSON_HELP})
 
 
 def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
@@ -177,6 +178,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     (options,) = parse_arguments("evaluate", (EvaluateOptions,), argv)
     rows = evaluate(options)
     if not processes().is_main_process:
+        return
+    if options.json:
+        print_json(rows)
         return
     names = list(dict.fromkeys(row["data"] for row in rows))
     if len(names) == 1:

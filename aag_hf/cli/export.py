@@ -17,7 +17,7 @@ from aag_hf.awakening.loading import saved_config, saved_directory
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import OVERWRITE, LoadingOptions, use_threads
-from aag_hf.cli.output import plain_console
+from aag_hf.cli.output import JSON_HELP, plain_console, print_json
 from aag_hf.cli.stage import is_finished, manifest, new_directory, start_anew
 from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
@@ -49,6 +49,7 @@ class ExportOptions(LoadingOptions):
         metadata={"help": "With input: export one adapter, made from the mean of the questions' features."},
     )
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
+    json: bool = field(default=False, metadata={"help": JSON_HELP})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,6 +140,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("export", (ExportOptions,), argv)
     folders = export(options)
+    if options.json:
+        print_json({"adapters": [str(folder) for folder in folders]})
+        return
     written = str(folders[0]) if len(folders) == 1 else f"{len(folders)} adapters in {options.output_dir}"
     plain_console().print(f"{written}: load with peft.PeftModel.from_pretrained(base_model, folder)")
 

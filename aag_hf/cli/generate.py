@@ -94,10 +94,10 @@ def _write_contexts(options: GenerateOptions, records: Records, made_by: Manifes
         contexts: dict[str, str] = {}
         for fold, model in enumerate(models):
             members = [record for record in batch if fold_of(record, len(models)) == fold]
-            texts, _ = generate_texts(
+            decoded = generate_texts(
                 model, collator, members, max_new_tokens=options.context_max_length, batch_size=options.batch_size
             )
-            contexts.update(zip((record["id"] for record in members), texts))
+            contexts.update(zip((record["id"] for record in members), decoded.texts))
         return [record | {"generated_context": contexts[record["id"]]} for record in batch]
 
     lengths = [len(record["question"]) for record in records]

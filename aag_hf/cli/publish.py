@@ -11,7 +11,7 @@ from huggingface_hub.constants import REPOCARD_NAME
 
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
-from aag_hf.cli.output import plain_console
+from aag_hf.cli.output import JSON_HELP, plain_console, print_json
 from aag_hf.data.jsonl import write_whole
 from aag_hf.errors import InputError
 from aag_hf.evaluation.report import read_results, results_markdown
@@ -52,6 +52,7 @@ class PublishOptions:
     dataset: str = field(default="", metadata={"help": "Name of the data set the results were measured on."})
     push: bool = field(default=False, metadata={"help": "Upload the folder. Without this nothing leaves the machine."})
     private: bool = field(default=False, metadata={"help": "With push: make the repository private."})
+    json: bool = field(default=False, metadata={"help": JSON_HELP})
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.data is None):
@@ -132,6 +133,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("publish", (PublishOptions,), argv)
     card = publish(options)
+    if options.json:
+        print_json({"card": str(card), "repo_id": options.repo_id, "uploaded": options.push})
+        return
     sent = f"uploaded to {options.repo_id}" if options.push else "nothing uploaded; add --push true to upload"
     plain_console().print(f"{card}: ready; {sent}.")
 

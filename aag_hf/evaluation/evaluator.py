@@ -89,6 +89,9 @@ def evaluate_reader(
     with adapter_off:
         output = model.generate(questions, contexts, features, passages, batch_size, memory)
     rows = score_predictions(records, all_shares(output.answers, processes), match)
+    for row, score in zip(rows, all_shares(output.scores or [], processes)):
+        # The digits after these depend on what shares a batch.
+        row["score"] = round(score, 4)
     costs = [(output.input_tokens, seconds_to_read + sum(output.seconds.values()))]
     tokens, seconds = map(sum, zip(*all_shares(costs, processes)))
     return {

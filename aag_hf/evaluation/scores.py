@@ -7,6 +7,7 @@ from typing import Any
 
 from aag_hf.data.answers import Match, begins_with_pattern, has_answer
 from aag_hf.errors import InputError
+from aag_hf.evaluation.confidence import accuracy_at, calibration_error
 from aag_hf.evaluation.metrics import best_subspan_em, exact_match, f1_score
 
 METRICS = ("exact_match", "f1", "best_subspan_em")
@@ -87,7 +88,8 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     Returns:
         `count`, each metric and each ``<metric>_stderr``, ``None`` for a single cluster, and ``by_relation`` and
-        ``by_dataset`` with the same inside.
+        ``by_dataset`` with the same inside. If all rows have a `score`: also `exact_match_at_half`, that of the half
+        of the answers with the highest scores in percent, and `calibration_error`.
     """
     summary: dict[str, Any] = _means(rows)
     for field in ("relation", "dataset"):
@@ -97,6 +99,10 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 groups[row[field]].append(row)
         if groups:
             summary[f"by_{field}"] = {name: _means(group) for name, group in sorted(groups.items())}
+    if all("score" in row for row in rows):
+        scores, correct = [row["score"] for row in rows], [row["exact_match"] for row in rows]
+        summary["exact_match_at_half"] = 100.0 * accuracy_at(0.5, scores, correct)
+        summary["calibration_error"] = calibration_error(scores, correct)
     return summary
 
 

@@ -118,7 +118,7 @@ def test_saved_model_refers_to_its_base_and_does_not_copy_it(model, tmp_path):
 def test_pipeline_takes_one_question_or_many(model):
     ask = AwakeningPipeline(model)
     one = ask(QUESTIONS[0])
-    assert set(one) == {"question", "answer", "context", "seconds"}
+    assert set(one) == {"question", "answer", "score", "context", "seconds"}
     assert ask(QUESTIONS[:2])[0]["answer"] == one["answer"]
 
 
@@ -167,8 +167,8 @@ def test_a_merged_generator_writes_the_same_and_leaves_the_base_alone(model, tmp
 def test_texts_come_back_in_the_order_of_the_records(model):
     records = [{"id": str(i), "question": "x" * (9 - i), "features": [0.1] * 8} for i in range(9)]
     collator = model.reader_collator("none")
-    forwards, _ = generate_texts(model.reader, collator, records, max_new_tokens=3, batch_size=2)
-    backwards, _ = generate_texts(model.reader, collator, records[::-1], max_new_tokens=3, batch_size=4)
+    forwards = generate_texts(model.reader, collator, records, max_new_tokens=3, batch_size=2).texts
+    backwards = generate_texts(model.reader, collator, records[::-1], max_new_tokens=3, batch_size=4).texts
     assert forwards == backwards[::-1]
 
 

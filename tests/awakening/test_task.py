@@ -43,7 +43,7 @@ def test_lists_data_sets_and_generators_give_the_same_answers_in_their_order(sav
     lazily = ask((question for question in QUESTIONS), batch_size=batch_size)
     assert next(lazily)["answer"] == expected[0] and [r["answer"] for r in lazily] == expected[1:]
     one = ask(QUESTIONS[0])
-    assert set(one) == {"question", "answer", "context", "seconds"} and one["answer"] == expected[0]
+    assert set(one) == {"question", "answer", "score", "context", "seconds"} and one["answer"] == expected[0]
 
 
 def test_a_context_may_stand_beside_the_question_and_options_reach_generate(saved):
