@@ -81,6 +81,22 @@ class MemoryHyperNetwork(HyperNetwork):
         Returns:
             ``(documents, memories, r, d)`` in the type of the network's weights.
         """
+        before, e, y, gates = self._read(documents)
+        keys = (self.key(before) + self.key_of_block(y)).unflatten(-1, (self.memories, self.r))
+        keys = keys * torch.rsqrt(keys.square().sum(-1, keepdim=True) + KEY_EPSILON)
+        values = e + SLOWER * self.value(e)
+        return torch.einsum("btmr,btd->bmrd", keys * gates.unsqueeze(-1), values)
+
+    def gates(self, documents: DocumentStates) -> torch.Tensor:
+        """How strongly each token of some documents is written: ``g_t / √(Σ g_t²)``.
+
+        Returns:
+            ``(documents, tokens, memories)``; zeros where the documents' mask is false.
+        """
+        return self._read(documents)[-1]
+
+    def _read(self, documents: DocumentStates) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of each token the state before it, its embedding, what the block reads at it, and its gates."""
         dtype = self.key.weight.dtype
         mask = documents.mask
         assert mask is not None and documents.embeddings is not None
@@ -89,12 +105,8 @@ class MemoryHyperNetwork(HyperNetwork):
         e = e * torch.rsqrt(e.square().mean(-1, keepdim=True).clamp(min=1e-12)) * mask.unsqueeze(-1)
         before = F.pad(z[:, :-1], (0, 0, 1, 0))
         y = self.block(torch.cat([before, z, e], dim=-1), mask)
-        keys = (self.key(before) + self.key_of_block(y)).unflatten(-1, (self.memories, self.r))
-        keys = keys * torch.rsqrt(keys.square().sum(-1, keepdim=True) + KEY_EPSILON)
         gates = torch.sigmoid(self.gate(torch.cat([before, z], dim=-1)) + self.gate_of_block(y)) * mask.unsqueeze(-1)
-        gates = gates * torch.rsqrt(gates.square().sum(1, keepdim=True).clamp(min=1e-12))
-        values = e + SLOWER * self.value(e)
-        return torch.einsum("btmr,btd->bmrd", keys * gates.unsqueeze(-1), values)
+        return before, e, y, gates * torch.rsqrt(gates.square().sum(1, keepdim=True).clamp(min=1e-12))
 
     def matrices(self, given: torch.Tensor, kind: str, position: int | None = None) -> list[Matrices]:
         """As in the base class, of memories ``(batch, memories, r, d)``; A has a batch of 1, since all share it."""

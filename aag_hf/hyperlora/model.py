@@ -124,6 +124,32 @@ class HyperLoraModel(BaseTuner):
         Raises:
             ValueError: No such adapter, or states that it cannot read.
         """
+        name, network, states = self._reader_of(states, adapter_name)
+        memories = network.write(states)
+        names = tuple(map(str, range(len(memories)))) if ids is None else tuple(ids)
+        return DocumentMemory(memories, names, network.fingerprint(), self.peft_config[name].base_model_name_or_path)
+
+    @torch.no_grad()
+    def gates(self, states: DocumentStates, adapter_name: str | None = None) -> torch.Tensor:
+        """How strongly `memorize` writes each token of some documents.
+
+        Args:
+            states: What a [`~aag_hf.DocumentEncoder`] made of the documents.
+            adapter_name: As in `memorize`.
+
+        Returns:
+            ``(documents, tokens, memories)``; the squares of a document's tokens add up to 1 in each memory.
+
+        Raises:
+            ValueError: As in `memorize`.
+        """
+        _, network, states = self._reader_of(states, adapter_name)
+        return network.gates(states)
+
+    def _reader_of(
+        self, states: DocumentStates, adapter_name: str | None
+    ) -> tuple[str, MemoryHyperNetwork, DocumentStates]:
+        """The adapter that reads documents, its hypernetwork, and the states on its device."""
         container: HyperLoraNetworks = getattr(self.model, CONTAINER)
         networks = container.active_networks if adapter_name is None else dict(container.hyperlora_net)
         readers = {name: network for name, network in networks.items() if network.reads == "documents"}
@@ -132,10 +158,7 @@ class HyperLoraModel(BaseTuner):
             which = "no active adapter" if name is None else f"no adapter named {name!r}"
             raise ValueError(f"{which} reads documents: make one with HyperLoraConfig(hypernetwork='memory').")
         network = readers[name]
-        states = checked_states(network, DocumentStates(**states)).to(network.key.weight.device)
-        memories = network.write(states)
-        names = tuple(map(str, range(len(memories)))) if ids is None else tuple(ids)
-        return DocumentMemory(memories, names, network.fingerprint(), self.peft_config[name].base_model_name_or_path)
+        return name, network, checked_states(network, DocumentStates(**states)).to(network.key.weight.device)
 
     def _attach(self, model: nn.Module, layers: list[HyperLoraLinear]) -> None:
         container = HyperLoraNetworks(layers)

@@ -54,8 +54,8 @@ def network_of(model):
     return model.get_base_model().hypernetworks.hyperlora_net["default"]
 
 
-def naive_memory(network, given, document):
-    """One document's memory, token by token, as the class's docstring has it."""
+def naive_write(network, given, document):
+    """One document's memory and its tokens' gates, token by token, as the class's docstring has it."""
     z, e, mask = given.states[document], given.embeddings[document], given.mask[document]
     zero = torch.zeros_like(z[0])
     before = [zero if t == 0 else z[t - 1] * mask[t - 1] for t in range(len(z))]
@@ -63,7 +63,7 @@ def naive_memory(network, given, document):
     tokens = torch.stack([torch.cat([b, z_t, e_t]) for b, z_t, e_t in zip(before, z, e)])
     y = network.block(tokens.unsqueeze(0), mask.unsqueeze(0))[0]
     total = torch.zeros(network.memories, network.r, network.width, dtype=z.dtype)
-    gates = torch.zeros(network.memories, dtype=z.dtype)
+    gates = torch.zeros(len(z), network.memories, dtype=z.dtype)
     for m in range(network.memories):
         rows = slice(m * network.r, (m + 1) * network.r)
         for t in mask.nonzero().flatten().tolist():
@@ -78,15 +78,16 @@ def naive_memory(network, given, document):
             )
             value = e[t] + 0.3 * network.value.weight @ e[t]
             total[m] += gate * torch.outer(key, value)
-            gates[m] += gate**2
-    return total / gates.sqrt()[:, None, None]
+            gates[t, m] = gate
+    length = gates.square().sum(0).sqrt()
+    return total / length[:, None, None], gates / length
 
 
 @pytest.mark.parametrize("memory_per_layer", [True, False])
 def test_a_memory_equals_its_formula_with_every_gradient(base, memory_per_layer):
     network = network_of(adapted(base, memory_per_layer=memory_per_layer)).double()
     given = documents(dtype=torch.float64)
-    wanted = torch.stack([naive_memory(network, given, i) for i in range(3)])
+    wanted = torch.stack([naive_write(network, given, i)[0] for i in range(3)])
     got = network.write(given)
     torch.testing.assert_close(got, wanted)
     weights = dict(network.named_parameters())
@@ -96,6 +97,17 @@ def test_a_memory_equals_its_formula_with_every_gradient(base, memory_per_layer)
     right = torch.autograd.grad(wanted, used.values(), cotangent, allow_unused=True)
     for name, one, two in zip(used, left, right):
         torch.testing.assert_close(one, two, msg=lambda text, name=name: f"gradient of {name}: {text}")
+
+
+@pytest.mark.parametrize("memory_per_layer", [True, False])
+def test_the_gates_tell_how_strongly_each_token_is_written(base, memory_per_layer):
+    model, given = adapted(base, memory_per_layer=memory_per_layer), documents()
+    wanted = torch.stack([naive_write(network_of(model), given, i)[1] for i in range(3)])
+    gates = model.gates(given)
+    torch.testing.assert_close(gates, wanted)
+    assert (gates[~given.mask] == 0).all() and not gates.requires_grad
+    with pytest.raises(ValueError, match="no adapter named 'other' reads documents"):
+        model.gates(given, adapter_name="other")
 
 
 def test_padding_does_not_change_a_memory(model):
