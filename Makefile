@@ -5,13 +5,18 @@ THREADS ?= 2
 QUICKSTART_DIR ?= runs/quickstart
 BIN := .venv/bin
 
-.PHONY: quickstart test test-reliability audit bench bench-gpu docs lint format clean
+.PHONY: quickstart test test-reliability audit test-demo bench bench-gpu docs lint format clean
 
 quickstart: .venv/installed
 	$(BIN)/aag quickstart --output_dir $(QUICKSTART_DIR) --seed $(SEED) --threads $(THREADS)
 
 test: .venv/deepspeed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# The page of `aag demo` in a real browser, which has to be there: chromium of Debian, or google-chrome.
+test-demo: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo]" playwright
+	$(BIN)/python -m pytest -rs tests/demo
 
 # Everything that `make test` tries a sample of: kills at every write, full disks, thousands of inputs.
 test-reliability: .venv/installed

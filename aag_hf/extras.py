@@ -18,6 +18,7 @@ EXTRA_OF = {
     "bitsandbytes": "quantization",
     "lm_eval": "lm-eval",
     "tensorboard": "tensorboard",
+    "gradio": "demo",
 }
 
 

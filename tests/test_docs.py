@@ -12,6 +12,7 @@ from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.ask import AskOptions
 from aag_hf.cli.compare import CompareOptions
 from aag_hf.cli.compress import CompressOptions
+from aag_hf.cli.demo import DemoOptions
 from aag_hf.cli.evaluate import EvaluateOptions
 from aag_hf.cli.export import ExportOptions
 from aag_hf.cli.generate import GenerateOptions
@@ -31,6 +32,7 @@ OPTIONS = {
     "ask": (AskOptions,),
     "compare": (CompareOptions,),
     "compress": (CompressOptions,),
+    "demo": (DemoOptions,),
     "evaluate": (EvaluateOptions,),
     "export": (ExportOptions,),
     "generate": (GenerateOptions,),
