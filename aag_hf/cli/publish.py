@@ -1,4 +1,4 @@
-"""``aag publish``: writes the card of a saved model or of data. With ``--push true`` it uploads the folder."""
+"""``aag publish``: writes the card of a saved model or of data, or a Space. ``--push true`` uploads the folder."""
 
 import json
 import sys
@@ -18,6 +18,7 @@ from aag_hf.evaluation.report import read_results, results_markdown
 from aag_hf.hub import model_card, push_folder
 from aag_hf.hub.artefacts import describer_of
 from aag_hf.hub.cards import check_repository, read_json, write_card
+from aag_hf.hub.spaces import write_space
 
 # The fields in which a saved model, adapter or question encoder names its base model.
 BASES = (
@@ -45,6 +46,10 @@ class PublishOptions:
         default=None,
         metadata={"help": "Folder of records instead; the commands that wrote them also wrote its README.md."},
     )
+    space: str | None = field(
+        default=None,
+        metadata={"help": "Folder to write a Hub Space into, the page of `aag demo`; model is then a name on the Hub."},
+    )
     repo_id: str = field(metadata={"help": "The name on the Hub, owner/name."})
     results: str | None = field(
         default=None, metadata={"help": "results.json of `aag evaluate`; its first row is the model's."}
@@ -59,6 +64,8 @@ class PublishOptions:
             raise InputError("name either model, the folder of a saved model, or data, a folder of records.")
         if self.data is not None and self.results is not None:
             raise InputError("results are a model's: leave them out, or name model instead of data.")
+        if self.space is not None and (self.model is None or self.results is not None):
+            raise InputError("a space shows a model: name its model, and no data and results.")
         check_repository(self.repo_id)
 
 
@@ -73,18 +80,22 @@ def publish(options: PublishOptions) -> Path:
             has.
         ValueError: The Hub finds the card's metadata invalid.
     """
-    folder = Path(options.data or options.model or "")
-    if options.data is None:
+    folder = Path(options.space or options.data or options.model or "")
+    if options.space is not None:
+        assert options.model is not None
+        write_space(folder, options.model)
+    elif options.data is None:
         _write_model_card(folder, options)
     elif not (folder / REPOCARD_NAME).is_file():
         raise InputError(f"{folder}: no README.md in it: aag data, retrieve, compress and generate leave one.")
     if options.push:
-        if options.data is None:
+        repo_type = "space" if options.space is not None else "model" if options.data is None else "dataset"
+        if repo_type == "model":
             _refer_to_base(folder)
         push_folder(
             folder,
             options.repo_id,
-            repo_type="model" if options.data is None else "dataset",
+            repo_type=repo_type,
             replace_card=True,
             private=options.private,
         )

@@ -55,7 +55,7 @@ def push_folder(
     Args:
         folder: The folder of the model or data set.
         repo_id: Its name on the Hub, ``owner/name``. The repository is created if there is none.
-        repo_type: ``"model"`` or ``"dataset"``.
+        repo_type: ``"model"``, ``"dataset"`` or ``"space"``, one of Gradio.
         replace_card: Replace the repository's card, whoever wrote it.
         private: Whether a new repository is private. By default the owner's settings decide.
         token: A token with the right to write. By default that of the login.
@@ -77,7 +77,9 @@ def push_folder(
     api = HfApi(token=token)
     ignored = list(OF_THIS_MACHINE)
     with _card_under_its_name(folder / REPOCARD_NAME, repo_id, repo_type, tags or []):
-        repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
+        sdk = "gradio" if repo_type == "space" else None
+        made = api.create_repo(repo_id, repo_type=repo_type, space_sdk=sdk, private=private, exist_ok=True)
+        repo_id = made.repo_id
         if revision is not None and not create_pr and not revision.startswith("refs/pr"):
             api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
         if not replace_card and not _hub_card_is_replaceable(api, repo_id, repo_type, revision):
