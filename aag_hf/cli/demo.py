@@ -1,6 +1,7 @@
 """``aag demo``: a page on which a saved model is tried in the browser."""
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -63,13 +64,15 @@ def check(options: DemoOptions) -> None:
 
 
 def demo(options: DemoOptions) -> None:
-    """Load the models and show the page until Ctrl-C.
+    """Load the models and show the page until Ctrl-C or SIGTERM.
 
     Raises:
         InputError: See `check`, or a model cannot be loaded.
     """
     check(options)
     use_threads(options.threads)
+    # By default it ends a process at once, and what visitors uploaded would stay.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with TemporaryDirectory(prefix="aag-demo-") as folder:
         # Gradio reads both while it is imported: uploads go where they are removed, and nobody is told of a start.
         os.environ["GRADIO_TEMP_DIR"] = folder
