@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from aag_hf.awakening import AwakeningModel, AwakeningOutput
-from aag_hf.awakening.model import load_language_model, saved_config, saved_directory
+from aag_hf.awakening.loading import load_language_model, saved_config, saved_directory
 from aag_hf.errors import InputError
 from aag_hf.hyperlora import DocumentMemory
 
