@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import nn
 from transformers import LogitsProcessorList, PreTrainedTokenizerBase
+from transformers.generation.streamers import BaseStreamer
 
 from aag_hf.awakening.answer_scores import TokenLogProbs, answer_scores
 from aag_hf.collators.prompts import Cuts
@@ -82,6 +83,7 @@ def generate_texts(
     batch_size: int = 32,
     on_batch: Callable[[int], None] | None = None,
     memory: DocumentMemory | None = None,
+    on_tokens: Callable[[Sequence[int], Sequence[int]], None] | None = None,
     **generation_options: Any,
 ) -> Decoded:
     """Decode one text for each record, greedily unless `generation_options` say otherwise.
@@ -96,6 +98,8 @@ def generate_texts(
         batch_size: Records per call of `generate`.
         on_batch: Called with the number of records done after each batch.
         memory: One memory per record, for an adapter that is made from documents.
+        on_tokens: Called after each step with the numbers of the records that are decoded together, and the token of
+            each. A text that has ended goes on with padding. Not for beams.
         **generation_options: Passed on to `generate`.
 
     Returns:
@@ -122,6 +126,8 @@ def generate_texts(
             inputs |= {} if memory is None else {"memory": memory[rows].to(device)}
             log_probs = TokenLogProbs()
             watching = LogitsProcessorList(processors if scores is None else [*processors, log_probs])
+            if on_tokens is not None:
+                options["streamer"] = _Steps(rows, on_tokens)
             with contiguous_head(model):
                 ids = model.generate(**inputs, max_new_tokens=max_new_tokens, logits_processor=watching, **options)
             # An encoder-decoder model's ids begin with the token that starts its decoder.
@@ -139,6 +145,21 @@ def generate_texts(
     if collator.cut.told():
         warnings.warn(f"To fit their limits, {collator.cut.told()}.", stacklevel=2)
     return Decoded(texts, scores, prompt_tokens)
+
+
+class _Steps(BaseStreamer):
+    """Hands on the token of each row, which transformers' own streamers do for one row only."""
+
+    def __init__(self, rows: Sequence[int], on_tokens: Callable[[Sequence[int], Sequence[int]], None]):
+        self.rows, self.on_tokens = rows, on_tokens
+
+    def put(self, value: torch.Tensor) -> None:
+        # The prompts come first, as a matrix.
+        if value.dim() == 1:
+            self.on_tokens(self.rows, value.tolist())
+
+    def end(self) -> None:
+        pass
 
 
 def _length(record: dict[str, Any]) -> int:
