@@ -18,6 +18,9 @@ EXTRA_OF = {
     "bitsandbytes": "quantization",
     "lm_eval": "lm-eval",
     "tensorboard": "tensorboard",
+    "pydantic": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
     "gradio": "demo",
 }
 

@@ -21,6 +21,7 @@ from aag_hf.cli.main import main
 from aag_hf.cli.memorize import MemorizeOptions
 from aag_hf.cli.publish import PublishOptions
 from aag_hf.cli.retrieve import RetrieveOptions
+from aag_hf.cli.serve import ServeOptions
 from aag_hf.cli.train import TrainOptions
 from aag_hf.cli.train_generator import TrainGeneratorOptions
 from aag_hf.trainers import ContextDistillationConfig, ContextGeneratorConfig
@@ -40,6 +41,7 @@ OPTIONS = {
     "memorize": (MemorizeOptions,),
     "publish": (PublishOptions,),
     "retrieve": (RetrieveOptions,),
+    "serve": (ServeOptions,),
     "train": (TrainOptions, ContextDistillationConfig),
     "train-generator": (TrainGeneratorOptions, ContextGeneratorConfig),
 }

@@ -17,6 +17,7 @@ COMMANDS = {
     "memorize": "read documents into memories, to ask a model about them",
     "ask": "ask a saved model a question",
     "demo": "try a saved model in the browser",
+    "serve": "answer over HTTP, as the OpenAI API does",
     "export": "turn the adapter of a question or a document into a plain PEFT LoRA",
     "publish": "write the card of a saved model, or of data, and upload it",
     "quickstart": "run every stage at a small size",

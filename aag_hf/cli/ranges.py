@@ -16,6 +16,9 @@ _SEED = (0, 2**32 - 1, f"0 to {2**32 - 1}")
 # The least and the most, and the range in words.
 RANGES: dict[str, tuple[float, float, str]] = {
     "batch_size": _COUNT,
+    "max_batch_size": _COUNT,
+    "port": (0, 65535, "0 to 65535"),
+    "document_store_gb": _ABOVE_ZERO,
     "skip_bad": _NOT_NEGATIVE,
     "context_max_length": _COUNT,
     "answer_max_length": _COUNT,

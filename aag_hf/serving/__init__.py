@@ -1,0 +1,1 @@
+"""Saved models behind a server: the OpenAI API on transformers, and plain LoRAs for vLLM."""
