@@ -11,7 +11,7 @@ from aag_hf.cli.options import OVERWRITE, refuse_processes
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed, manifest, new_directory
 from aag_hf.contents import INDEX
-from aag_hf.data.pool import Passage, read_pool
+from aag_hf.data.pool import Passage, iter_pool
 from aag_hf.data.reporting import Reporting
 from aag_hf.data.retrieval import PassageIndex
 
@@ -40,7 +40,7 @@ def index(pool: Sequence[str | Path], output: str | Path, skip_bad: int = 0, ove
     with claimed(output, made_by, overwrite) as finished:
         if not finished:
             with new_directory(output, made_by) as directory:
-                PassageIndex.build(_counted(read_pool(pool, skip_bad)), directory)
+                PassageIndex.build(_counted(iter_pool(pool, skip_bad)), directory)
     return PassageIndex.open(output)
 
 

@@ -77,7 +77,6 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "adam_beta1": _SHARE_BELOW_ONE,
     "adam_beta2": _SHARE_BELOW_ONE,
     "label_smoothing_factor": _SHARE_BELOW_ONE,
-    "port": (1, 2**16 - 1, f"1 to {2**16 - 1}"),
     "seed": _SEED,
     "data_seed": _SEED,
     # Minus one means "as many as the epochs have" and "no process of a launcher".

@@ -14,7 +14,7 @@ from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed_by_first, manifest
 from aag_hf.data.answers import Match
 from aag_hf.data.mapped import open_records
-from aag_hf.data.pool import read_pool
+from aag_hf.data.pool import iter_pool
 from aag_hf.data.records import iter_records
 from aag_hf.data.retrieval import PassageIndex, recall_at
 from aag_hf.data.shards import map_records
@@ -58,7 +58,7 @@ def retrieve(
 ) -> dict[str, Any]:
     """Give each record of `input` its `top_k` best passages as `ctxs`, and write the records to `output`.
 
-    Several processes share the questions. If no passage shares a word with a question, its `ctxs` is empty.
+    Several processes share the questions. Passages that share no word with a question have score 0.
 
     Args:
         input: Records.
@@ -86,7 +86,7 @@ def retrieve(
     output = Path(output)
     with claimed_by_first(output, made_by, overwrite, processes()) as finished:
         if not finished:
-            passages = PassageIndex.open(Path(index)) if index else PassageIndex.build(read_pool(pool, skip_bad))
+            passages = PassageIndex.open(Path(index)) if index else PassageIndex.build(iter_pool(pool, skip_bad))
 
             def search(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 questions = [record["question"] for record in batch]

@@ -5,7 +5,6 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -62,11 +61,9 @@ def serve(options: ServeOptions) -> None:
     """Answer until the process is told to end.
 
     Raises:
-        InputError: A package is missing, the port is taken, or the model cannot be loaded or served.
+        ModuleNotFoundError: A package is missing.
+        InputError: The port is taken, or the model cannot be loaded or served.
     """
-    missing = [package for package in ("pydantic", "starlette", "uvicorn") if find_spec(package) is None]
-    if missing:
-        raise InputError(f'aag serve needs {" and ".join(missing)}: run pip install "aag-hf[serve]".')
     import uvicorn
 
     from aag_hf.serving.answering import Answerer

@@ -22,7 +22,12 @@ Passage = dict[str, Any]
 _BATCH = 4096
 
 
-def read_pool(sources: Sequence[str | Path], skip_bad: int = 0) -> Iterator[Passage]:
+def read_pool(sources: Sequence[str | Path], skip_bad: int = 0) -> list[Passage]:
+    """`iter_pool`, for a pool that fits in memory."""
+    return list(iter_pool(sources, skip_bad))
+
+
+def iter_pool(sources: Sequence[str | Path], skip_bad: int = 0) -> Iterator[Passage]:
     """The passages of some sources as ``{title, text}``, each once, without their scores and labels.
 
     Reads rows with title and text, DPR's tables, records with `ctxs`, and all formats of `passages_of`. If a row has

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from aag_hf.data.answers import Match, has_answer
+from aag_hf.data.pool import Passage, read_pool
 from aag_hf.data.words import words
 from aag_hf.errors import InputError
 from aag_hf.extras import optional
 
 with optional():
-    from tantivy import Document, Index, Occur, Query, Schema, SchemaBuilder
+    from tantivy import DocAddress, Document, Index, Occur, Order, Query, Schema, SchemaBuilder
 
-Passage = dict[str, Any]
+__all__ = ["Bm25Retriever", "PassageIndex", "read_pool", "recall_at"]
 
 # Bytes of postings collected before a write.
 _HEAP = 64 * 2**20
@@ -32,7 +33,7 @@ class PassageIndex:
     Example:
 
     ```python
-    index = PassageIndex.build(read_pool(["psgs_w100.tsv.gz"]), Path("index"))
+    index = PassageIndex.build(iter_pool(["psgs_w100.tsv.gz"]), Path("index"))
     index = PassageIndex.open(Path("index"))
     (ctxs,) = index.search(["What is the capital of Fiji?"], top_k=20)
     ```
@@ -57,17 +58,7 @@ class PassageIndex:
         Raises:
             InputError: There are no passages.
         """
-        index = Index(_schema(), None if directory is None else str(directory))
-        # One thread writes, since several would lose the order of passages.
-        writer = index.writer(heap_size=_HEAP, num_threads=1)
-        number = -1
-        for number, passage in enumerate(passages):
-            writer.add_document(_document(number, passage))
-        if number < 0:
-            raise InputError("the pool has no passages: give at least one.")
-        writer.commit()
-        writer.wait_merging_threads()
-        return cls(index)
+        return cls(_written(passages, directory))
 
     @classmethod
     def open(cls, directory: Path) -> "PassageIndex":
@@ -93,11 +84,12 @@ class PassageIndex:
     ) -> list[list[Passage]]:
         """The best passages of each question, best first, as ``{title, text, score}``.
 
-        Passages that share no word with the question are not found. If scores are equal, the pool's order decides.
+        If scores are equal, the pool's order decides: passages that share no word with the question have score 0, and
+        are the first of the pool. So each question has equally many.
 
         Args:
             questions: What to search for.
-            top_k: Passages per question, or fewer if fewer are found.
+            top_k: Passages per question, or fewer if the pool has fewer.
             answers: The acceptable answers of each question, if it has any. Each passage found is marked with
                 `has_answer`. The ranking does not see them.
             match: How answers are looked for, as in [`~aag_hf.data.answers.has_answer`].
@@ -127,10 +119,37 @@ class PassageIndex:
             limit *= 2
         numbers = self._searcher.fast_field_values("number", [address for _, address in hits])
         ranked = sorted((-round(score, _DIGITS), n, address) for (score, address), n in zip(hits, numbers))
-        return [
-            {**json.loads(self._searcher.doc(address)["passage"][0]), "score": -score}
-            for score, _, address in ranked[:top_k]
-        ]
+        best = [(address, -score) for score, _, address in ranked[:top_k]]
+        if len(best) < top_k:
+            best += self._first_without(set(numbers), top_k - len(best))
+        return [{**json.loads(self._searcher.doc(address)["passage"][0]), "score": score} for address, score in best]
+
+    def _first_without(self, taken: set[int], count: int) -> list[tuple[DocAddress, float]]:
+        """The first passages of the pool whose numbers are not taken, with score 0."""
+        everything = Query.all_query()
+        limit = count + len(taken)
+        first = self._searcher.search(everything, limit, count=False, order_by_field="number", order=Order.Asc).hits
+        return [(address, 0.0) for number, address in first if number not in taken][:count]
+
+
+class Bm25Retriever(PassageIndex):
+    """The same over a pool that fits in memory.
+
+    Args:
+        passages: ``{title, text}``.
+
+    Raises:
+        InputError: There are no passages.
+
+    Example:
+
+    ```python
+    (ctxs,) = Bm25Retriever(read_pool(["passages.jsonl"])).search(["What is the capital of Fiji?"], top_k=5)
+    ```
+    """
+
+    def __init__(self, passages: Iterable[Passage]):
+        super().__init__(_written(passages))
 
 
 def recall_at(records: Iterable[dict[str, Any]], depths: Sequence[int]) -> dict[int, float]:
@@ -146,6 +165,20 @@ def recall_at(records: Iterable[dict[str, Any]], depths: Sequence[int]) -> dict[
             for k in depths:
                 hits[k] += any(passage.get("has_answer") for passage in record["ctxs"][:k])
     return {k: hit / count for k, hit in hits.items()} if count else {}
+
+
+def _written(passages: Iterable[Passage], directory: Path | None = None) -> Index:
+    index = Index(_schema(), None if directory is None else str(directory))
+    # One thread writes, since several would lose the order of passages.
+    writer = index.writer(heap_size=_HEAP, num_threads=1)
+    number = -1
+    for number, passage in enumerate(passages):
+        writer.add_document(_document(number, passage))
+    if number < 0:
+        raise InputError("the pool has no passages: give at least one.")
+    writer.commit()
+    writer.wait_merging_threads()
+    return index
 
 
 def _schema() -> Schema:

@@ -85,7 +85,7 @@ def test_squad_s_own_file_and_the_hub_s_rows(tmp_path):
     hub = {"id": "s0", "title": "Suva", "context": SUVA["text"], "question": "q0?"}
     hub["answers"] = {"text": ["Suva", "Suva"], "answer_start": [0, 0]}
     assert read_records(datasets.Dataset.from_list([hub])) == expected[:1]
-    assert list(read_pool([path])) == [SUVA]
+    assert read_pool([path]) == [SUVA]
     del questions[1]["question"]
     path = written(tmp_path / "bad.json", {"data": articles})
     with pytest.raises(InputError, match="record 1, question 2: field 'question'"):
@@ -116,9 +116,9 @@ def test_dpr_s_questions_and_passages(tmp_path):
     expected = [{"title": "Suva", "text": 'Suva is "the hub".'}, {"title": "X", "text": "plain"}]
     with gzip.open(tmp_path / "psgs.tsv.gz", "wt", encoding="utf-8") as file:
         file.write(passages)
-    assert list(read_pool([tmp_path / "psgs.tsv.gz"])) == expected
+    assert read_pool([tmp_path / "psgs.tsv.gz"]) == expected
     headless = written(tmp_path / "psgs.tsv", passages.partition("\n")[2].replace("\n", "\r\n"))
-    assert list(read_pool([headless])) == expected
+    assert read_pool([headless]) == expected
 
 
 def test_tables_with_names(tmp_path):

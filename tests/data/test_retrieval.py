@@ -4,7 +4,7 @@ import unicodedata
 import pytest
 
 from aag_hf.data.pool import each_once, read_pool
-from aag_hf.data.retrieval import PassageIndex, recall_at
+from aag_hf.data.retrieval import Bm25Retriever, PassageIndex, recall_at
 from aag_hf.errors import InputError
 
 OSLO = {"title": "Oslo", "text": "Oslo is the capital of Norway."}
@@ -43,8 +43,13 @@ def test_composition_case_width_and_script_make_no_difference(question, text):
 
 
 @pytest.mark.parametrize("question", ["Who are they?", "?", "zzz", ""])
-def test_a_passage_that_shares_no_word_is_not_found(question):
-    assert PassageIndex.build(POOL).search([question], top_k=2) == [[]]
+def test_where_no_passage_shares_a_word_the_first_of_the_pool_have_score_0(question):
+    assert Bm25Retriever(POOL).search([question], top_k=2) == [[OSLO | {"score": 0.0}, BERN | {"score": 0.0}]]
+
+
+def test_each_question_has_as_many_passages_and_none_twice():
+    (found,) = Bm25Retriever(POOL).search(["herring"], top_k=3)
+    assert titles(found) == ["Herring", "Oslo", "Bern"] and [p["score"] > 0 for p in found] == [True, False, False]
 
 
 def test_of_equal_passages_the_first_of_the_pool_come_first(tmp_path):
@@ -103,8 +108,8 @@ def test_pool_reads_passages_and_records(tmp_path):
     assert list(pool) == [OSLO, {"title": "", "text": "untitled"}, FISH]
 
 
-def test_top_k_beyond_what_is_found_gives_all_that_is_found():
-    assert len(PassageIndex.build(POOL).search(["capital of the seas"], top_k=50)[0]) == 2
+def test_top_k_beyond_the_pool_gives_all_of_it():
+    assert len(PassageIndex.build(POOL).search(["capital of the seas"], top_k=50)[0]) == 3
 
 
 def test_recall_counts_records_with_an_answer_among_the_first():
@@ -119,11 +124,11 @@ def test_bad_pools_and_arguments_are_refused_by_name(tmp_path):
     (tmp_path / "number.jsonl").write_text(json.dumps({"title": "T", "text": 3}) + "\n")
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(InputError, match=r"number.jsonl, line 1: field 'text'"):
-        list(read_pool([tmp_path / "number.jsonl"]))
+        read_pool([tmp_path / "number.jsonl"])
     with pytest.raises(InputError, match=r"blank.jsonl: no passages"):
-        list(read_pool([tmp_path / "blank.jsonl"]))
+        read_pool([tmp_path / "blank.jsonl"])
     with pytest.raises(InputError, match=r"empty.jsonl: no passages"):
-        list(read_pool([tmp_path / "empty.jsonl"]))
+        read_pool([tmp_path / "empty.jsonl"])
     with pytest.raises(InputError, match="no passages"):
         PassageIndex.build([])
     with pytest.raises(InputError, match="top_k is 0"):

@@ -83,7 +83,7 @@ def test_any_pool(folder, found):
     path = folder / "pool.jsonl"
     path.write_text("\n".join(map(json.dumps, found)))
     try:
-        list(read_pool([path]))
+        read_pool([path])
     except InputError as error:
         assert path.name in str(error)
 

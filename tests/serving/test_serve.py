@@ -54,9 +54,9 @@ def test_what_cannot_be_served_is_refused_before_a_model_is_loaded(monkeypatch, 
 
 
 def test_missing_packages_are_named(monkeypatch, capsys):
-    monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else object())
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve", "--model", "missing"]) == 2
-    assert 'aag serve needs uvicorn: run pip install "aag-hf[serve]"' in capsys.readouterr().err
+    assert "uvicorn is not installed: run `pip install 'aag-hf[serve]'`" in capsys.readouterr().err
 
 
 def test_the_key_can_stand_in_the_environment(monkeypatch):
