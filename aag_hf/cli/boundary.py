@@ -38,10 +38,10 @@ def run_command(command: str, run: Callable[[], object]) -> int:
         The exit status: 0 for success, 2 for an error that the user can mend, 130 for Ctrl-C, and 1 for diverged
         training or an error that this package did not expect.
     """
-    _quieten_libraries()
     atexit.register(end_processes)
     try:
-        with _no_interrupt_lost():
+        with _no_interrupt_lost(), _warnings_in_one_line(command):
+            _quieten_libraries()
             run()
         sys.stdout.flush()
         return 0
@@ -109,6 +109,18 @@ def _no_interrupt_lost() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = before
+
+
+@contextmanager
+def _warnings_in_one_line(command: str) -> Iterator[None]:
+    """Tell warnings as errors are told, and not with a line of code."""
+
+    def tell(message: Warning | str, *_: object, **__: object) -> None:
+        _say(command, " ".join(str(message).split()))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = tell
+        yield
 
 
 def _is_of_the_user(error: Exception) -> bool:

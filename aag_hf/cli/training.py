@@ -18,6 +18,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 from aag_hf.cli.checkpoints import WholeRun, last_whole_checkpoint, remove_incomplete, remove_unused
 from aag_hf.cli.stage import CHECKPOINTS, beside, claimed, is_finished, manifest
+from aag_hf.cli.training_progress import TrainingProgress
 from aag_hf.data.mapped import open_records
 from aag_hf.data.sampling import sample_records
 from aag_hf.errors import InputError
@@ -123,6 +124,9 @@ def run(trainer: Seq2SeqTrainer, arguments: Seq2SeqTrainingArguments, made_by: M
     """Train, from the last whole checkpoint if there is one, and return the last logged figures of the whole run."""
     whole_run = WholeRun(trainer, made_by)
     trainer.add_callback(whole_run)
+    trainer.add_callback(TrainingProgress(trainer))
+    # Without an accelerator torch would warn that it pins nothing.
+    arguments.dataloader_pin_memory = arguments.dataloader_pin_memory and arguments.device.type != "cpu"
     checkpoint = arguments.resume_from_checkpoint or last_whole_checkpoint(arguments)
     if checkpoint is not None and trainer.is_world_process_zero():
         print(f"{checkpoint}: training goes on from here.", file=sys.stderr)

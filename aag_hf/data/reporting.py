@@ -44,6 +44,10 @@ class Reporting:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     def reach(self, done: int) -> None:
         """Report that `done` of the work is done."""
         now = time.monotonic()

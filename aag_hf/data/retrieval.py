@@ -121,10 +121,10 @@ class PassageIndex:
         ranked = sorted((-round(score, _DIGITS), n, address) for (score, address), n in zip(hits, numbers))
         best = [(address, -score) for score, _, address in ranked[:top_k]]
         if len(best) < top_k:
-            best += self._first_without(set(numbers), top_k - len(best))
+            best += self._first_without({number for _, number, _ in ranked}, top_k - len(best))
         return [{**json.loads(self._searcher.doc(address)["passage"][0]), "score": score} for address, score in best]
 
-    def _first_without(self, taken: set[int], count: int) -> list[tuple[DocAddress, float]]:
+    def _first_without(self, taken: set[Any], count: int) -> list[tuple[DocAddress, float]]:
         """The first passages of the pool whose numbers are not taken, with score 0."""
         everything = Query.all_query()
         limit = count + len(taken)
