@@ -5,13 +5,16 @@ THREADS ?= 2
 QUICKSTART_DIR ?= runs/quickstart
 BIN := .venv/bin
 
-.PHONY: quickstart test test-reliability audit test-demo bench bench-gpu docs lint format clean
+.PHONY: quickstart test test-fast test-reliability audit test-demo bench bench-gpu docs lint format clean
 
 quickstart: .venv/installed
 	$(BIN)/aag quickstart --output_dir $(QUICKSTART_DIR) --seed $(SEED) --threads $(THREADS)
 
 test: .venv/deepspeed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 20
+
+test-fast: .venv/installed
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not launchers"
 
 # The page of `aag demo` in a real browser, which has to be there: chromium of Debian, or google-chrome.
 test-demo: .venv/installed

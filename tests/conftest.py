@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -20,6 +21,21 @@ from transformers import (
 )
 
 torch.set_num_threads(1)
+
+TESTS = Path(__file__).resolve().parent
+# The folders and files whose tests start other programs, and those that train or attack for long.
+LAUNCHERS = {"launchers", "test_extras.py", "test_layout.py", "test_registration.py"}
+SLOW = {"benchmarks", "cli", "demo", "reliability", "serving", "test_docs.py", "test_examples.py"}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what `make test-fast` leaves out."""
+    for item in items:
+        place = item.path.relative_to(TESTS).parts[0]
+        for mark, places in (("launchers", LAUNCHERS), ("slow", SLOW)):
+            if place in places:
+                item.add_marker(mark)
+
 
 CHARACTERS = ["<pad>", "</s>", "<unk>", *pre_tokenizers.ByteLevel.alphabet()]
 
