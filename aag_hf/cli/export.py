@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from safetensors.torch import save_file
-
 from aag_hf import to_lora
 from aag_hf.awakening import AwakeningModel
 from aag_hf.awakening.documents import text_of
@@ -21,6 +19,7 @@ from aag_hf.cli.output import JSON_HELP, plain_console, print_json
 from aag_hf.cli.stage import is_finished, manifest, new_directory, start_anew
 from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
+from aag_hf.hyperlora import save_lora
 from aag_hf.locks import locked, remove_leftovers
 
 # File systems take 255 bytes, and an unfinished folder's name adds some.
@@ -96,12 +95,9 @@ def export(options: ExportOptions) -> list[Path]:
         if waiting:
             model = AwakeningModel.from_pretrained(directory, **options.loading_arguments())
             for folder, given in _adapter_inputs(model, asked, waiting, options).items():
-                config, weights = to_lora(model.reader, **given, rank=options.rank)
-                # As a set, its order would change from process to process.
-                config.target_modules = sorted(config.target_modules)
+                lora = to_lora(model.reader, **given, rank=options.rank)
                 with new_directory(folder, folders[folder]) as partial:
-                    config.save_pretrained(partial)
-                    save_file(weights, partial / "adapter_model.safetensors", metadata={"format": "pt"})
+                    save_lora(partial, *lora)
     return list(folders)
 
 

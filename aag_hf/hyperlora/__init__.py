@@ -6,7 +6,7 @@ from aag_hf.hyperlora.adapter_scope import hyperlora_features
 from aag_hf.hyperlora.calibration import calibrate
 from aag_hf.hyperlora.config import HYPERLORA, HyperLoraConfig
 from aag_hf.hyperlora.document_memory import DocumentMemory
-from aag_hf.hyperlora.export import to_lora
+from aag_hf.hyperlora.export import save_lora, to_lora
 from aag_hf.hyperlora.model import HyperLoraModel
 from aag_hf.hyperlora.targets import memory_layers
 
@@ -22,5 +22,6 @@ __all__ = [
     "calibrate",
     "hyperlora_features",
     "memory_layers",
+    "save_lora",
     "to_lora",
 ]

@@ -1,9 +1,11 @@
 """Freeze the adapter made for one question or one document into a plain PEFT LoRA."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig
+from safetensors.torch import save_file
 from torch import nn
 
 from aag_hf.hyperlora.adapter_inputs import AdapterInputs
@@ -40,9 +42,7 @@ def to_lora(
     Example:
 
     ```python
-    lora, weights = to_lora(model, encoder.encode(["Where is Suva?"]))
-    lora.save_pretrained(directory)
-    safetensors.torch.save_file(weights, directory / "adapter_model.safetensors")
+    save_lora(directory, *to_lora(model, encoder.encode(["Where is Suva?"])))
     ```
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -72,6 +72,20 @@ def to_lora(
         weights[f"base_model.model.{name}.lora_A.weight"] = a.T.contiguous()
         weights[f"base_model.model.{name}.lora_B.weight"] = b.T.contiguous()
     return _lora_config(model, adapter_name, a.shape[1], layer.scaling[adapter_name], sorted(layers)), weights
+
+
+def save_lora(directory: str | Path, config: LoraConfig, weights: dict[str, torch.Tensor]) -> None:
+    """Write a LoRA as the folder that PEFT, and any server of LoRAs, loads.
+
+    Args:
+        directory: The folder; it is made if it is absent.
+        config: The LoRA's configuration, whose target modules are named one by one, as by `to_lora`.
+        weights: Its weights, under the names of ``adapter_model.safetensors``.
+    """
+    # PEFT holds the names as a set, whose order would change from process to process.
+    config.target_modules = sorted(config.target_modules or ())
+    config.save_pretrained(directory)
+    save_file(weights, Path(directory) / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
 def _lora_config(model: Any, adapter_name: str, rank: int, scaling: float, layers: list[str]) -> LoraConfig:

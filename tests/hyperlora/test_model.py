@@ -1,6 +1,7 @@
 """HyperLoRA as a PEFT method: what its users rely on, for a causal and for an encoder-decoder model."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from aag_hf import HyperLoraConfig, hyperlora_features, to_lora
+from aag_hf.hyperlora import save_lora
 from aag_hf.hyperlora.layer import HyperLoraLinear
 
 FEATURES = 6
@@ -228,9 +230,9 @@ def test_gradient_checkpointing_is_exact(kind, variant, reentrant):
 def test_exported_lora_gives_the_same_logits(kind, variant, tmp_path):
     model, inputs = make(kind, lora_alpha=3, **VARIANTS[variant]), batch(1)
     expected = model(**inputs).logits
-    lora, weights = to_lora(model, inputs["features"][0])
-    lora.save_pretrained(tmp_path)
-    save_file(weights, tmp_path / "adapter_model.safetensors")
+    save_lora(tmp_path, *to_lora(model, inputs["features"][0]))
+    named = json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"]
+    assert named == sorted(named)
     plain = PeftModel.from_pretrained(load_base(kind), tmp_path).double().eval()
     torch.testing.assert_close(plain(**without_features(inputs)).logits, expected)
     torch.testing.assert_close(plain.merge_and_unload()(**without_features(inputs)).logits, expected)
