@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wrapt import register_post_import_hook
+from aag_hf.registration import when_imported
 
 _checkout = Path(__file__).resolve().parent.parent
 if (_checkout / "setup.cfg").is_file() and (_checkout / "kernels" / "hyper_lora").is_dir():
@@ -16,8 +16,8 @@ if (_checkout / "setup.cfg").is_file() and (_checkout / "kernels" / "hyper_lora"
     __path__.append(str(_checkout))
 
 # The command line prints its help without loading torch.
-register_post_import_hook(lambda _: import_module("aag_hf.hyperlora"), "peft")
-register_post_import_hook(lambda _: import_module("aag_hf.awakening.task"), "transformers.pipelines")
+when_imported("peft", lambda: import_module("aag_hf.hyperlora"))
+when_imported("transformers.pipelines", lambda: import_module("aag_hf.awakening.task"))
 
 if TYPE_CHECKING:
     from aag_hf.awakening import AwakeningConfig, AwakeningModel, AwakeningPipeline

@@ -53,6 +53,8 @@ def check(options: DemoOptions) -> None:
     """
     if find_spec("gradio") is None:
         raise InputError("gradio is not installed: run `pip install 'aag-hf[demo]'`.")
+    if options.port == 0:
+        raise InputError("port is 0: expected 1 to 65535.")
     try:
         family, *_, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as listener:

@@ -72,7 +72,9 @@ def test_every_command_explains_itself(command, capsys):
     assert exit_status.value.code == 0 and f"aag {command}" in capsys.readouterr().out
 
 
-def test_the_help_of_training_lists_our_options_by_subject_and_the_trainers_on_request(capsys):
+def test_the_help_of_training_lists_our_options_by_subject_and_the_trainers_on_request(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+
     def said(flag):
         with pytest.raises(SystemExit) as exit_status:
             main(["train", flag])
