@@ -5,13 +5,17 @@ THREADS ?= 2
 QUICKSTART_DIR ?= runs/quickstart
 BIN := .venv/bin
 
-.PHONY: quickstart test test-fast test-reliability audit test-demo bench bench-gpu docs lint format clean
+.PHONY: quickstart test test-engines test-fast test-reliability audit test-demo bench bench-gpu docs lint format clean
 
 quickstart: .venv/installed
 	$(BIN)/aag quickstart --output_dir $(QUICKSTART_DIR) --seed $(SEED) --threads $(THREADS)
 
-test: .venv/deepspeed
+test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 20
+
+# Under DeepSpeed's engines too, which `make test` skips: to install it alone takes a minute.
+test-engines: .venv/deepspeed
+	$(BIN)/python -m pytest -rs tests/launchers/test_engines.py
 
 test-fast: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not launchers"
