@@ -243,7 +243,13 @@ def test_too_many_that_wait_are_sent_away(served, memory_reader, monkeypatch):
         document = client.post("/v1/documents", json={"text": TEXTS[0]}).json()["id"]
         response = client.post("/v1/completions", json={"prompt": QUESTIONS, "document": document})
         assert response.status_code == 429 and "wait already" in response.json()["error"]["message"]
-        assert client.post("/v1/completions", json={"prompt": "Who?", "document": document}).status_code == 200
+        # What still waits of the first request is dropped or answered in a moment.
+        for _ in range(100):
+            response = client.post("/v1/completions", json={"prompt": "Who?", "document": document})
+            if response.status_code != 429:
+                break
+            time.sleep(0.1)
+        assert response.status_code == 200
 
 
 def test_documents_asked_about_longest_ago_make_room(served, memory_reader):
