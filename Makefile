@@ -15,7 +15,7 @@ test: .venv/installed
 
 # Under DeepSpeed's engines too, which `make test` skips: to install it alone takes a minute.
 test-engines: .venv/deepspeed
-	$(BIN)/python -m pytest -rs tests/launchers/test_engines.py
+	$(BIN)/python -m pytest -rs tests/launchers
 
 test-fast: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not launchers"
