@@ -1,7 +1,9 @@
 """How sure a model is of the texts it writes."""
 
+from collections.abc import Collection
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 
@@ -29,25 +31,34 @@ class TokenLogProbs(LogitsProcessor):
             self._steps.append(self._last.gather(1, chosen[:, None])[:, 0])
 
 
-def answer_scores(ids: Tensor, log_probs: Tensor, tokenizer: PreTrainedTokenizerBase) -> list[float]:
+def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The tokens with which a model ends a text: those of its `generation_config`, of which there may be several."""
+    ends = model.generation_config.eos_token_id
+    ends = tokenizer.eos_token_id if ends is None else ends
+    return set(ends) if isinstance(ends, list) else {ends}
+
+
+def answer_scores(
+    ids: Tensor, log_probs: Tensor, tokenizer: PreTrainedTokenizerBase, ends: Collection[int]
+) -> list[float]:
     """The mean log-probability of each answer, which is the first line of a text and what ends it.
 
     Args:
         ids: ``(rows, tokens)``, decoded tokens; after a text's end anything may follow.
         log_probs: ``(rows, tokens)``, their log-probabilities.
         tokenizer: The model's.
+        ends: The tokens that end a text.
     """
-    return [
-        row_log_probs[: _length(row, tokenizer)].mean().item() for row, row_log_probs in zip(ids.tolist(), log_probs)
-    ]
+    lengths = [_length(row, tokenizer, ends) for row in ids.tolist()]
+    return [row[:length].mean().item() for row, length in zip(log_probs, lengths)]
 
 
-def _length(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
+def _length(ids: list[int], tokenizer: PreTrainedTokenizerBase, ends: Collection[int]) -> int:
     """How many tokens a text's first line has, with the one that ends it. Blank lines before it belong to it."""
     begun = False
     for number, token in enumerate(ids, start=1):
         piece = tokenizer.decode([token])
-        if token == tokenizer.eos_token_id or (begun and "\n" in piece) or "\n" in piece.strip():
+        if token in ends or (begun and "\n" in piece) or "\n" in piece.strip():
             return number
         begun = begun or bool(piece.strip())
     return len(ids)

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
-from aag_hf.awakening.answer_scores import TokenLogProbs, answer_scores
+from aag_hf.awakening.answer_scores import TokenLogProbs, answer_scores, end_tokens
 from aag_hf.collators.prompts import Cuts
 from aag_hf.hyperlora import DocumentMemory
 
@@ -116,6 +116,7 @@ def generate_texts(
     # Beams change places, and drafts are checked several tokens at a time.
     one_by_one = options["num_beams"] == 1 and not options["prompt_lookup_num_tokens"]
     scores = [0.0] * len(records) if one_by_one and options.get("assistant_model") is None else None
+    ends = end_tokens(model, tokenizer)
     processors = list(options.pop("logits_processor", None) or [])
     prompt_tokens = 0
     try:
@@ -133,7 +134,7 @@ def generate_texts(
             # An encoder-decoder model's ids begin with the token that starts its decoder.
             ids = ids[:, 1 if collator.is_encoder_decoder else inputs["input_ids"].shape[1] :]
             if scores is not None:
-                for row, score in zip(rows, answer_scores(ids, log_probs.of(ids), tokenizer)):
+                for row, score in zip(rows, answer_scores(ids, log_probs.of(ids), tokenizer, ends)):
                     scores[row] = score
             for row, text in zip(rows, tokenizer.batch_decode(ids, skip_special_tokens=True)):
                 texts[row] = text.strip()

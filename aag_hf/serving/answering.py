@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aag_hf.awakening import AwakeningModel
+from aag_hf.awakening.answer_scores import end_tokens
 from aag_hf.awakening.decoding import first_line
 from aag_hf.collators import ReaderPrompt
 from aag_hf.collators.prompts import encode_marked_prompt
@@ -94,9 +95,7 @@ class Answerer:
             raise InputError(f"this reader reads {config.context} beside each question, which a server is not given.")
         self.model = model
         self._prompt = ReaderPrompt.of(config)
-        ends = model.reader.generation_config.eos_token_id
-        ends = model.tokenizer.eos_token_id if ends is None else ends
-        self._ends = set(ends) if isinstance(ends, list) else {ends}
+        self._ends = end_tokens(model.reader, model.tokenizer)
 
     @property
     def reads_documents(self) -> bool:

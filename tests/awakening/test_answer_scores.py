@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from aag_hf import AwakeningConfig, AwakeningModel, AwakeningPipeline
-from aag_hf.awakening.answer_scores import answer_scores
+from aag_hf.awakening.answer_scores import answer_scores, end_tokens
 from aag_hf.errors import InputError
 
 QUESTIONS = ["who wrote it?", "what is the capital of that far away place?", "when?"]
@@ -61,7 +61,16 @@ def test_what_follows_the_first_line_does_not_count(tiny_tokenizer):
     assert "\n" in tokenizer.decode([newline])
     ids = torch.tensor([[word, newline, word], [word, tokenizer.eos_token_id, word], [newline, word, word]])
     log_probs = torch.tensor([[-1.0, -2.0, -9.0]] * 3)
-    assert answer_scores(ids, log_probs, tokenizer) == [-1.5, -1.5, -4.0]
+    assert answer_scores(ids, log_probs, tokenizer, {tokenizer.eos_token_id}) == [-1.5, -1.5, -4.0]
+
+
+def test_each_of_several_ends_ends_an_answer(model):
+    tokenizer, config = model.tokenizer, model.reader.generation_config
+    config.eos_token_id = [tokenizer.eos_token_id, 40]
+    ids, log_probs = torch.tensor([[30, 40, 30]]), torch.tensor([[-1.0, -2.0, -9.0]])
+    assert answer_scores(ids, log_probs, tokenizer, end_tokens(model.reader, tokenizer)) == [-1.5]
+    config.eos_token_id = None
+    assert end_tokens(model.reader, tokenizer) == {tokenizer.eos_token_id}
 
 
 def test_unsure_answers_are_withheld_and_a_blank_question_fails_alone(model):
