@@ -9,7 +9,12 @@ from typing import Any
 
 
 def when_imported(name: str, run: Callable[[], object]) -> None:
-    """Call `run` once the module `name` has been imported; at once if it has been already."""
+    """Call `run` once a module has been imported; at once if it has been already.
+
+    Args:
+        name: The module's full name.
+        run: Called once, in the thread that imports the module.
+    """
     if name in sys.modules:
         run()
     else:
@@ -17,7 +22,7 @@ def when_imported(name: str, run: Callable[[], object]) -> None:
 
 
 class _Waiting(MetaPathFinder):
-    """Finds one module as the finders after it do, and is gone when that is found."""
+    """Finds one module as the other finders do, and is gone when that is loaded."""
 
     def __init__(self, name: str, run: Callable[[], object]):
         self.name, self.run = name, run
@@ -46,9 +51,10 @@ class _Loading(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        if self._waiting in sys.meta_path:
-            sys.meta_path.remove(self._waiting)
         assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self._loader
+        # An import that fails may be tried again.
         self._loader.exec_module(module)
-        self._waiting.run()
+        if self._waiting in sys.meta_path:
+            sys.meta_path.remove(self._waiting)
+            self._waiting.run()
