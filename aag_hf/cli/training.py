@@ -124,13 +124,13 @@ def run(trainer: Seq2SeqTrainer, arguments: Seq2SeqTrainingArguments, made_by: M
     """Train, from the last whole checkpoint if there is one, and return the last logged figures of the whole run."""
     whole_run = WholeRun(trainer, made_by)
     trainer.add_callback(whole_run)
-    trainer.add_callback(TrainingProgress(trainer))
     # Without an accelerator torch would warn that it pins nothing.
     arguments.dataloader_pin_memory = arguments.dataloader_pin_memory and arguments.device.type != "cpu"
     checkpoint = arguments.resume_from_checkpoint or last_whole_checkpoint(arguments)
     if checkpoint is not None and trainer.is_world_process_zero():
         print(f"{checkpoint}: training goes on from here.", file=sys.stderr)
-    result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with TrainingProgress(trainer):
+        result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     # The Trainer knows only this process's losses of the steps since it last logged.
     loss = trainer.accelerator.reduce(torch.tensor(result.training_loss, device=arguments.device), "mean")
     figures = {"train_loss": loss.item(), "train_seconds": whole_run.seconds}

@@ -1,5 +1,6 @@
 """What a training run prints: a bar on a terminal or a line per minute elsewhere, and a line per log and evaluation."""
 
+from contextlib import ExitStack
 from typing import Any
 
 from transformers import Seq2SeqTrainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -12,7 +13,7 @@ _NOT_TOLD = ("runtime", "per_second", "epoch", "total_flos", "train_loss")
 
 
 class TrainingProgress(TrainerCallback):
-    """Takes the place of the Trainer's own bars and dictionaries, in the first process.
+    """A scope of training, in which the first process prints this in place of the Trainer's bars and dictionaries.
 
     Args:
         trainer: The trainer.
@@ -21,15 +22,25 @@ class TrainingProgress(TrainerCallback):
     def __init__(self, trainer: Seq2SeqTrainer):
         for callback in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(callback)
+        trainer.add_callback(self)
+        self._shown = ExitStack()
         self._reporting: Reporting | None = None
+
+    def __enter__(self) -> "TrainingProgress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the bar, also after an error."""
+        self._shown.close()
+        self._reporting = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Begin the bar at the step to continue from."""
         if state.is_world_process_zero:
-            shown = not args.disable_tqdm
-            self._reporting = Reporting("Training", state.max_steps, state.global_step, shown).__enter__()
+            reporting = Reporting("Training", state.max_steps, state.global_step, shown=not args.disable_tqdm)
+            self._reporting = self._shown.enter_context(reporting)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
@@ -49,11 +60,3 @@ class TrainingProgress(TrainerCallback):
         if self._reporting is not None and told:
             figures = "  ".join(f"{name} {float(value):.4g}" for name, value in told.items())
             self._reporting.say(f"step {state.global_step} of {state.max_steps}  {figures}")
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """End the bar."""
-        if self._reporting is not None:
-            self._reporting.__exit__()
-            self._reporting = None
