@@ -116,7 +116,7 @@ def _make_once(name: str, parts: Iterator[str]) -> None:
 
 
 def _fid_file(questions: int) -> Iterator[str]:
-    draw, texts = random.Random(1), [text for _, text in _passages(5000, seed=2)]
+    draw, texts = random.Random(1), [text for _, text in made_passages(5000, seed=2)]
     yield "["
     for number in range(questions):
         ctxs = [
@@ -130,11 +130,11 @@ def _fid_file(questions: int) -> Iterator[str]:
 
 def _pool_file(passages: int) -> Iterator[str]:
     yield "id\ttext\ttitle\n"
-    for number, (title, text) in enumerate(_passages(passages, seed=3), start=1):
+    for number, (title, text) in enumerate(made_passages(passages, seed=3), start=1):
         yield f"{number}\t{text}\t{title}\n"
 
 
-def _passages(count: int, seed: int) -> Iterator[tuple[str, str]]:
+def made_passages(count: int, seed: int) -> Iterator[tuple[str, str]]:
     """Titles and texts of 100 words, of which the n-th is drawn 1/n times as often as the first."""
     draw = random.Random(0)
     words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 10))) for _ in range(200_000)]

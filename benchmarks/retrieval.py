@@ -15,7 +15,7 @@ from resource import RUSAGE_SELF, getrusage
 from time import process_time
 
 sys.path.insert(0, str(Path(__file__).parent))
-from data import _passages as made_passages
+from data import made_passages
 
 TOP_K = 100
 

@@ -16,7 +16,7 @@ from aag_hf.data.answers import Match
 from aag_hf.data.mapped import open_records
 from aag_hf.data.pool import iter_pool
 from aag_hf.data.records import iter_records
-from aag_hf.data.retrieval import PassageIndex, recall_at
+from aag_hf.data.retrieval import Bm25Retriever, PassageIndex, recall_at
 from aag_hf.data.shards import map_records
 from aag_hf.errors import InputError
 from aag_hf.hub.data_cards import Contents, leave_data_card
@@ -86,7 +86,7 @@ def retrieve(
     output = Path(output)
     with claimed_by_first(output, made_by, overwrite, processes()) as finished:
         if not finished:
-            passages = PassageIndex.open(Path(index)) if index else PassageIndex.build(iter_pool(pool, skip_bad))
+            passages = PassageIndex.open(Path(index)) if index else Bm25Retriever(iter_pool(pool, skip_bad))
 
             def search(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 questions = [record["question"] for record in batch]

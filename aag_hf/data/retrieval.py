@@ -48,12 +48,12 @@ class PassageIndex:
         return self._searcher.num_docs
 
     @classmethod
-    def build(cls, passages: Iterable[Passage], directory: Path | None = None) -> "PassageIndex":
+    def build(cls, passages: Iterable[Passage], directory: Path) -> "PassageIndex":
         """Index passages. Each is taken after the one before is indexed.
 
         Args:
             passages: ``{title, text}``.
-            directory: An empty folder for the index; without it the index stays in memory.
+            directory: An empty folder for the index.
 
         Raises:
             InputError: There are no passages.

@@ -18,7 +18,7 @@ def titles(ctxs):
 
 
 def test_the_passage_that_shares_words_comes_first_with_falling_scores():
-    (first, second) = PassageIndex.build(POOL).search(["What is Norway's capital?", "the Swiss government"], top_k=2)
+    (first, second) = Bm25Retriever(POOL).search(["What is Norway's capital?", "the Swiss government"], top_k=2)
     assert titles(first)[0] == "Oslo" and titles(second)[0] == "Bern"
     for ctxs in (first, second):
         assert ctxs[0]["score"] > 0 and type(ctxs[0]["score"]) is float
@@ -38,7 +38,7 @@ def test_the_passage_that_shares_words_comes_first_with_falling_scores():
     ],
 )
 def test_composition_case_width_and_script_make_no_difference(question, text):
-    (found,) = PassageIndex.build([*POOL, {"title": "", "text": text}]).search([question], top_k=1)
+    (found,) = Bm25Retriever([*POOL, {"title": "", "text": text}]).search([question], top_k=1)
     assert found[0]["text"] == text and found[0]["score"] > 0
 
 
@@ -54,7 +54,7 @@ def test_each_question_has_as_many_passages_and_none_twice():
 
 def test_of_equal_passages_the_first_of_the_pool_come_first(tmp_path):
     pool = [{"title": f"{number}", "text": "one seal swims"} for number in range(40)]
-    for index in (PassageIndex.build(pool), PassageIndex.build(pool, tmp_path)):
+    for index in (Bm25Retriever(pool), PassageIndex.build(pool, tmp_path)):
         assert titles(index.search(["seal"], top_k=5)[0]) == ["0", "1", "2", "3", "4"]
 
 
@@ -62,7 +62,7 @@ def test_a_saved_index_finds_what_one_in_memory_does(tmp_path):
     PassageIndex.build(POOL, tmp_path)
     questions = ["What is Norway's capital?", "cold seas", "zzz"]
     saved = PassageIndex.open(tmp_path)
-    assert saved.search(questions, top_k=3) == PassageIndex.build(POOL).search(questions, top_k=3)
+    assert saved.search(questions, top_k=3) == Bm25Retriever(POOL).search(questions, top_k=3)
     assert len(saved) == 3
 
 
@@ -75,11 +75,11 @@ def test_what_is_no_index_is_refused(tmp_path):
 
 
 def test_titles_are_searched_too():
-    assert titles(PassageIndex.build(POOL).search(["herring"], top_k=1)[0]) == ["Herring"]
+    assert titles(Bm25Retriever(POOL).search(["herring"], top_k=1)[0]) == ["Herring"]
 
 
 def test_answers_mark_passages_and_never_move_them():
-    retriever = PassageIndex.build(POOL)
+    retriever = Bm25Retriever(POOL)
     questions = ["capital of Norway", "capital of Norway"]
     plain, _ = retriever.search(questions, top_k=3)
     for ctxs, answer in zip(retriever.search(questions, top_k=3, answers=[["Oslo"], ["shoals"]]), ("Oslo", "shoals")):
@@ -89,7 +89,7 @@ def test_answers_mark_passages_and_never_move_them():
 
 def test_a_label_in_the_pool_has_no_influence():
     labelled = [passage | {"has_answer": passage is FISH, "score": 99.0} for passage in POOL]
-    assert PassageIndex.build(labelled).search(["capital"], 3) == PassageIndex.build(POOL).search(["capital"], 3)
+    assert Bm25Retriever(labelled).search(["capital"], 3) == Bm25Retriever(POOL).search(["capital"], 3)
 
 
 def test_pool_holds_each_passage_once_without_labels():
@@ -109,7 +109,7 @@ def test_pool_reads_passages_and_records(tmp_path):
 
 
 def test_top_k_beyond_the_pool_gives_all_of_it():
-    assert len(PassageIndex.build(POOL).search(["capital of the seas"], top_k=50)[0]) == 3
+    assert len(Bm25Retriever(POOL).search(["capital of the seas"], top_k=50)[0]) == 3
 
 
 def test_recall_counts_records_with_an_answer_among_the_first():
@@ -130,8 +130,8 @@ def test_bad_pools_and_arguments_are_refused_by_name(tmp_path):
     with pytest.raises(InputError, match=r"empty.jsonl: no passages"):
         read_pool([tmp_path / "empty.jsonl"])
     with pytest.raises(InputError, match="no passages"):
-        PassageIndex.build([])
+        Bm25Retriever([])
     with pytest.raises(InputError, match="top_k is 0"):
-        PassageIndex.build(POOL).search(["q"], top_k=0)
+        Bm25Retriever(POOL).search(["q"], top_k=0)
     with pytest.raises(InputError, match="answers has 1 entries, questions has 2"):
-        PassageIndex.build(POOL).search(["q", "r"], top_k=1, answers=[["a"]])
+        Bm25Retriever(POOL).search(["q", "r"], top_k=1, answers=[["a"]])
