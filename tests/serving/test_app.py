@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
-from aag_hf.serving import batching
+from aag_hf.serving import app, batching
 from aag_hf.serving.store import document_id
 
 TEXTS = [f"The capital of {place} is {place[::-1] * 3}, and its money the {place.lower()}." for place in "ABCDEFGH"]
@@ -193,8 +193,10 @@ def test_a_long_question_does_not_spoil_the_batch_it_waits_in(served, memory_rea
         assert {answer_of(response) for response in responses[::2]} == {answer}
 
 
-def test_the_question_of_a_client_that_left_is_dropped_before_it_begins(served, memory_reader):
+def test_the_question_of_a_client_that_left_is_dropped_before_it_begins(served, memory_reader, monkeypatch):
     begun, go_on, seen = threading.Event(), threading.Event(), []
+    dropped, drop = threading.Semaphore(0), app._drop
+    monkeypatch.setattr(app, "_drop", lambda questions: (drop(questions), dropped.release()))
 
     def work(inner, jobs):
         seen.extend(job.text for job in jobs)
@@ -212,7 +214,7 @@ def test_the_question_of_a_client_that_left_is_dropped_before_it_begins(served, 
                 client.post(
                     "/v1/chat/completions", json=chat("Who left?", document=document, stream=stream), timeout=0.2
                 )
-        time.sleep(0.2)
+            assert dropped.acquire(timeout=30)
         go_on.set()
         assert first.result().status_code == 200
         assert client.post("/v1/chat/completions", json=chat("Who is last?", document=document)).status_code == 200
