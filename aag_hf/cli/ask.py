@@ -56,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     ask.memory = None if memory is None else memory.sum()
     results = ask(options.question, min_score=options.min_score)
     for result in results:
-        print_json(result) if options.json else _print(result)
+        if options.json:
+            print_json(result)
+        else:
+            _print(result)
     blank = sum(not question.strip() for question in options.question)
     if blank:
         raise InputError(f"{blank} of {len(options.question)} questions are blank and have no answer.")
