@@ -16,6 +16,7 @@ from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import LoadingOptions, device, use_threads
 from aag_hf.cli.output import plain_console
 from aag_hf.errors import InputError
+from aag_hf.extras import named
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -49,10 +50,11 @@ def check(options: DemoOptions) -> None:
     """Refuse what would only fail once the model is loaded.
 
     Raises:
-        InputError: Gradio is not installed, or nothing can listen at the address.
+        ModuleNotFoundError: Gradio is not installed.
+        InputError: Nothing can listen at the address.
     """
     if find_spec("gradio") is None:
-        raise InputError("gradio is not installed: run `pip install 'aag-hf[demo]'`.")
+        raise named(ModuleNotFoundError(name="gradio"))
     if options.port == 0:
         raise InputError("port is 0: expected 1 to 65535.")
     try:
