@@ -195,7 +195,7 @@ class AwakeningModel(nn.Module):
             self.reader.memorize(self.document_encoder.encode(list(texts[start : start + batch_size]), batch_size))
             for start in range(0, len(texts), batch_size)
         ]
-        return replace(DocumentMemory.cat(parts), ids=tuple(names))
+        return replace(DocumentMemory.cat(parts), ids=tuple(names), texts=tuple(texts))
 
     def _memory_of(
         self,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aag_hf.awakening.choosing import memories_for
 from aag_hf.awakening.documents import text_of
 from aag_hf.awakening.model import AwakeningModel
 from aag_hf.errors import InputError
@@ -33,23 +34,32 @@ class AwakeningPipeline:
         self.model = model if isinstance(model, AwakeningModel) else AwakeningModel.from_pretrained(model, **kwargs)
         self.memory: DocumentMemory | None = None
 
-    def read(self, document: str | Path) -> DocumentMemory:
-        """Read a text, answer from it from now on, and return its memory. The model must read documents.
+    def read(self, *documents: str | Path) -> DocumentMemory:
+        """Read texts, answer from them from now on, and return their memories. The model must read documents.
+
+        Of several texts, each question is answered from the one that its words fit best
+        ([`~aag_hf.awakening.memories_for`]).
 
         Args:
-            document: The text, or the path of a file that holds it.
+            *documents: Texts, or the paths of files that hold them.
+
+        Returns:
+            One row per text.
 
         Raises:
-            InputError: The file or the text cannot be read, or the model's adapter is not made from documents.
+            InputError: There is no text, a file or a text cannot be read, or the model's adapter is not made from
+                documents.
         """
-        name, text = text_of(document)
-        self.memory = self.model.memorize([text], [name])
+        if not documents:
+            raise InputError("there is nothing to read: pass a text, or the path of one.")
+        names, texts = zip(*map(text_of, documents))
+        self.memory = self.model.memorize(texts, names)
         return self.memory
 
     def __call__(
         self, questions: str | Sequence[str], min_score: float | None = None, **generation_options: Any
     ) -> Any:
-        """Answer questions, from the text read last unless `memory` or `documents` are given.
+        """Answer questions, from what was read last unless `memory` or `documents` are given.
 
         A blank question among others has the answer ``None``; they are answered.
 
@@ -70,7 +80,8 @@ class AwakeningPipeline:
         if asked and not answered:
             raise InputError("the question is blank: ask something.")
         if not generation_options.keys() & {"memory", "documents"} and self.memory is not None:
-            generation_options["memory"] = self.memory
+            several = len(self.memory) > 1
+            generation_options["memory"] = memories_for(asked, self.memory) if several else self.memory
         results = self._answer(answered, **_of_answered(asked, generation_options))
         for result in results:
             if min_score is not None and result["score"] is not None and result["score"] < min_score:

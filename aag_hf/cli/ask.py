@@ -21,14 +21,19 @@ class AskOptions(LoadingOptions):
 
     model: str = field(metadata={"help": "A saved model: directory or Hub id."})
     question: list[str] = field(metadata={"help": "One question or several."})
-    document: str | None = field(
-        default=None, metadata={"help": "A text, or a file of it, for a model whose adapter is made from documents."}
+    document: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "A text, or a file of it, for a model whose adapter is made from documents. Of several, each "
+            "question is answered from the one that its words fit best."
+        },
     )
     memory: str | None = field(
-        default=None,
-        metadata={"help": "A file that `aag memorize` wrote, instead of document; several texts are summed."},
+        default=None, metadata={"help": "A file that `aag memorize` wrote of one or more texts, instead of document."}
     )
-
+    sum: bool = field(
+        default=False, metadata={"help": "Of several documents, answer from the sum of their memories instead."}
+    )
     min_score: float | None = field(
         default=None,
         metadata={"help": "Give no answer with a lower score, the mean log-probability of an answer's tokens."},
@@ -37,7 +42,7 @@ class AskOptions(LoadingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.document is not None and self.memory is not None:
+        if self.document and self.memory is not None:
             raise InputError("document and memory were given: name one of them.")
 
 
@@ -47,13 +52,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     use_threads(options.threads)
     # Read first, since a model takes long to load and a wrong file is seen at once.
     memory = None if options.memory is None else DocumentMemory.from_pretrained(options.memory)
-    document = None if options.document is None else text_of(options.document)
-    model = AwakeningModel.from_pretrained(options.model, **options.loading_arguments()).to(device())
-    ask = AwakeningPipeline(model)
-    if document is not None:
-        name, text = document
-        memory = model.memorize([text], [name])
-    ask.memory = None if memory is None else memory.sum()
+    for document in options.document:
+        text_of(document)
+    ask = AwakeningPipeline(AwakeningModel.from_pretrained(options.model, **options.loading_arguments()).to(device()))
+    if options.document:
+        memory = ask.read(*options.document)
+    ask.memory = memory.sum() if memory is not None and options.sum else memory
     results = ask(options.question, min_score=options.min_score)
     for result in results:
         if options.json:

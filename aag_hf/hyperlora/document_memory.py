@@ -30,9 +30,10 @@ class DocumentMemory:
         ids: A name for each row.
         made_by: Fingerprint of the hypernetwork that wrote them; only its model can read them.
         base_model: Name of the model under it, where it has one.
+        texts: What each row was made of, where it is kept; [`~aag_hf.awakening.memories_for`] chooses by it.
 
     Raises:
-        InputError: Another number of ids than rows.
+        InputError: Another number of ids or texts than rows.
 
     Example:
 
@@ -48,12 +49,15 @@ class DocumentMemory:
     ids: tuple[str, ...]
     made_by: str
     base_model: str | None = None
+    texts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.tensor.dim() != 4:
             raise InputError(f"a memory has shape (batch, memories, r, d), got {tuple(self.tensor.shape)}.")
         if len(self.ids) != len(self.tensor):
             raise InputError(f"{len(self.ids)} ids for {len(self.tensor)} memories: give one for each.")
+        if self.texts is not None and len(self.texts) != len(self.tensor):
+            raise InputError(f"{len(self.texts)} texts for {len(self.tensor)} memories: give one for each.")
 
     def __len__(self) -> int:
         return len(self.tensor)
@@ -61,8 +65,12 @@ class DocumentMemory:
     def __getitem__(self, rows: int | slice | Sequence[int] | torch.Tensor) -> DocumentMemory:
         """The memories of some rows, also several times the same; of one number, a memory of one row."""
         indices = torch.arange(len(self))[[rows] if isinstance(rows, int) else rows]
+        chosen = indices.tolist()
         return replace(
-            self, tensor=self.tensor[indices.to(self.tensor.device)], ids=tuple(self.ids[i] for i in indices.tolist())
+            self,
+            tensor=self.tensor[indices.to(self.tensor.device)],
+            ids=tuple(self.ids[i] for i in chosen),
+            texts=None if self.texts is None else tuple(self.texts[i] for i in chosen),
         )
 
     def __add__(self, other: DocumentMemory | int) -> DocumentMemory:
@@ -91,7 +99,8 @@ class DocumentMemory:
             raise InputError(f"{len(weights)} weights for {len(self)} memories: give one for each.")
         of_rows = torch.ones(len(self)) if weights is None else torch.tensor(weights, dtype=torch.float32)
         total = torch.einsum("b,bmrd->mrd", of_rows.to(self.tensor), self.tensor)
-        return replace(self, tensor=total.unsqueeze(0), ids=(" + ".join(self.ids),))
+        texts = None if self.texts is None else ("\n\n".join(self.texts),)
+        return replace(self, tensor=total.unsqueeze(0), ids=(" + ".join(self.ids),), texts=texts)
 
     @staticmethod
     def cat(memories: Sequence[DocumentMemory]) -> DocumentMemory:
@@ -106,7 +115,10 @@ class DocumentMemory:
         for other in memories[1:]:
             first._check_same_kind(other)
         tensors = [memory.tensor.to(first.tensor.device) for memory in memories]
-        return replace(first, tensor=torch.cat(tensors), ids=tuple(name for m in memories for name in m.ids))
+        ids = tuple(name for memory in memories for name in memory.ids)
+        known = all(memory.texts is not None for memory in memories)
+        texts = tuple(text for memory in memories for text in memory.texts or ()) if known else None
+        return replace(first, tensor=torch.cat(tensors), ids=ids, texts=texts)
 
     def to(self, device: torch.device | str) -> DocumentMemory:
         """The same on another device."""
@@ -117,7 +129,7 @@ class DocumentMemory:
         path = Path(save_directory)
         path = path if path.suffix == ".safetensors" else path / FILE
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = {"made_by": self.made_by, "ids": list(self.ids), "base_model": self.base_model}
+        made = {"made_by": self.made_by, "ids": self.ids, "base_model": self.base_model, "texts": self.texts}
         tensor = self.tensor.detach().cpu().contiguous()
         with temporary_file(path) as temporary:
             save_file({"memory": tensor}, temporary, metadata={"memory": json.dumps(made)})
@@ -141,7 +153,8 @@ class DocumentMemory:
             with safe_open(path, framework="pt") as file:
                 made = json.loads(file.metadata()["memory"])
                 tensor = file.get_tensor("memory")
-            memory = cls(tensor, tuple(made["ids"]), str(made["made_by"]), made["base_model"])
+            texts = None if made["texts"] is None else tuple(made["texts"])
+            memory = cls(tensor, tuple(made["ids"]), str(made["made_by"]), made["base_model"], texts)
         except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path}: no document memories, or damaged ones ({error}): memorize again.") from None
         if not tensor.is_floating_point() or not tensor.isfinite().all():
@@ -158,7 +171,10 @@ class DocumentMemory:
             )
         mark = "+" if sign > 0 else "-"
         names = tuple(f"{one} {mark} {two}" for one, two in zip(self.ids, other.ids))
-        return replace(self, tensor=self.tensor + sign * other.tensor.to(self.tensor.device), ids=names)
+        texts = None
+        if sign > 0 and self.texts is not None and other.texts is not None:
+            texts = tuple(f"{one}\n\n{two}" for one, two in zip(self.texts, other.texts))
+        return replace(self, tensor=self.tensor + sign * other.tensor.to(self.tensor.device), ids=names, texts=texts)
 
     def _check_same_kind(self, other: DocumentMemory) -> None:
         if self.made_by != other.made_by or self.tensor.shape[1:] != other.tensor.shape[1:]:

@@ -56,6 +56,18 @@ def test_it_trains_reloads_and_answers_from_documents_it_reads_once(reader):
     )
 
 
+def test_of_several_documents_each_question_is_answered_from_its_own(reader):
+    model = AwakeningModel.from_pretrained(reader)
+    ask = AwakeningPipeline(model)
+    memory = ask.read(*TEXTS)
+    assert len(memory) == 2 and memory.texts == tuple(TEXTS)
+    questions = ["What is the code of the ost?", "", "What is the capital of Nuvaria?"]
+    alone = model.generate([questions[0], questions[2]], memory=memory[[1, 0]]).answers
+    assert [result["answer"] for result in ask(questions)] == [alone[0], None, alone[1]]
+    with pytest.raises(InputError, match="nothing to read"):
+        ask.read()
+
+
 def test_training_changes_what_documents_say(reader):
     model = AwakeningModel.from_pretrained(reader)
     network = model.reader.get_base_model().hypernetworks.hyperlora_net["default"]
@@ -141,8 +153,20 @@ def test_memories_are_written_asked_and_not_made_again(reader, tmp_path, capsys)
     capsys.readouterr()
     assert main([*command, "--output", output]) == 0
     assert "finished before" in capsys.readouterr().err
-    for given in (["--memory", output], ["--document", TEXTS[0]]):
-        assert main(["ask", "--model", reader, "--question", "What is the capital of Nuvaria?", *given]) == 0
+    question = "What is the capital of Nuvaria?"
+    expected = {}
+    model = AwakeningModel.from_pretrained(reader)
+    for name, read in {"first": memory[0], "sum": memory.sum()}.items():
+        expected[name] = model.generate([question], memory=read).answers[0]
+    given = {
+        "first": [["--memory", output], ["--document", TEXTS[0]], ["--document", *TEXTS]],
+        "sum": [["--memory", output, "--sum", "true"], ["--document", *TEXTS, "--sum", "true"]],
+    }
+    for name, options in given.items():
+        for option in options:
+            capsys.readouterr()
+            assert main(["ask", "--model", reader, "--json", "true", "--question", question, *option]) == 0
+            assert json.loads(capsys.readouterr().out)["answer"] == expected[name]
 
 
 def test_a_documents_adapter_is_exported_as_plain_lora(reader, tiny_llama_dir, tmp_path):

@@ -1,6 +1,7 @@
 """Adapters from documents: the memory against its formula, in every way a model is called, and what is refused."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -318,6 +319,21 @@ def test_memories_are_kept_as_safetensors(model, tmp_path, name):
     again = DocumentMemory.from_pretrained(tmp_path / name)
     assert torch.equal(again.tensor, memory.tensor)
     assert (again.ids, again.made_by, again.base_model) == (memory.ids, memory.made_by, memory.base_model)
+
+
+def test_the_texts_go_with_the_rows(model, tmp_path):
+    memory = replace(model.memorize(documents(), ids=["a", "b", "c"]), texts=("one", "two", "three"))
+    assert memory[[2, 0]].texts == ("three", "one")
+    assert memory.sum().texts == ("one\n\ntwo\n\nthree",)
+    assert (memory[0] + memory[1]).texts == ("one\n\ntwo",)
+    # What is left in a difference is no text.
+    assert (memory[0] - memory[1]).texts is None
+    assert DocumentMemory.cat([memory[:1], memory[2:]]).texts == ("one", "three")
+    assert DocumentMemory.cat([memory, replace(memory, texts=None)]).texts is None
+    memory.save_pretrained(tmp_path)
+    assert DocumentMemory.from_pretrained(tmp_path).texts == memory.texts
+    with pytest.raises(InputError, match="1 texts for 3 memories"):
+        replace(memory, texts=("one",))
 
 
 def test_memories_that_cannot_be_read_are_refused(model, tiny_llama_dir, tmp_path):
