@@ -7,16 +7,15 @@ from pathlib import Path
 
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
+from aag_hf.cli.dtypes import DTYPES, chosen_dtype
 from aag_hf.cli.options import OVERWRITE, device, processes
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import claimed_by_first, manifest
 from aag_hf.data.mapped import open_records
 from aag_hf.data.records import iter_records
 from aag_hf.data.shards import map_records
-from aag_hf.errors import InputError, loading
+from aag_hf.errors import loading
 from aag_hf.hub import leave_data_card
-
-_DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass
@@ -35,7 +34,10 @@ class CompressOptions:
         metadata={"help": "Also drop tokens inside passages. This is for large models; small ones lose answers."},
     )
     sentences: bool = field(default=False, metadata={"help": "Keep single sentences instead of whole passages."})
-    dtype: str = field(default="bfloat16", metadata={"help": "The model's dtype: float32, bfloat16 or float16."})
+    dtype: str = field(
+        default="auto",
+        metadata={"help": "The model's dtype: float32, bfloat16, float16, or 'auto': of the first two the faster one."},
+    )
     threads: int | None = field(default=None, metadata={"help": "CPU threads; all cores if left out."})
     batch_size: int = field(default=64, metadata={"help": "Save the finished part after this many questions."})
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
@@ -49,7 +51,7 @@ def compress(
     target_tokens: int = 64,
     token_level: bool = False,
     sentences: bool = False,
-    dtype: str = "bfloat16",
+    dtype: str = "auto",
     threads: int | None = None,
     batch_size: int = 64,
     overwrite: bool = False,
@@ -64,8 +66,7 @@ def compress(
     Raises:
         InputError: An input or option cannot be used, or `output` was made with other ones.
     """
-    if dtype not in _DTYPES:
-        raise InputError(f"dtype is {dtype!r}: expected one of {', '.join(_DTYPES)}.")
+    dtype = chosen_dtype(dtype)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -87,9 +88,7 @@ def compress(
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             model = None
             if not finished:
-                model = AutoModelForCausalLM.from_pretrained(
-                    source, dtype=getattr(torch, dtype), trust_remote_code=False
-                )
+                model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], trust_remote_code=False)
         if model is not None:
             compressor = ContextCompressor(model.to(device()), tokenizer, target_tokens, token_level, sentences)
             map_records(

@@ -9,6 +9,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from transformers import PreTrainedTokenizerBase
 
+from aag_hf.cli.dtypes import DTYPES, chosen_dtype
 from aag_hf.cli.quantization import QuantizationOptions
 from aag_hf.collators.chat import Shot, build_prompt, is_instruct
 from aag_hf.collators.prompts import check_prompt
@@ -16,14 +17,16 @@ from aag_hf.data.contexts import CHAT_CONTEXT_PROMPT, CHAT_PROMPT, READER_CONTEX
 from aag_hf.errors import InputError
 
 OVERWRITE = "Replace an output, or the remains of a stopped run."
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass
 class LoadingOptions(QuantizationOptions):
     """How a language model is loaded."""
 
-    dtype: str = field(default="float32", metadata={"help": "Base weights: float32, bfloat16 or float16."})
+    dtype: str = field(
+        default="float32",
+        metadata={"help": "Base weights: float32, bfloat16, float16, or 'auto': of the first two the faster one here."},
+    )
     attn_implementation: str | None = field(
         default=None, metadata={"help": "As in transformers; on CPUs without AMX 'eager' is the fastest in bfloat16."}
     )
@@ -32,8 +35,7 @@ class LoadingOptions(QuantizationOptions):
     )
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
+        self.dtype = chosen_dtype(self.dtype)
 
     def loading_arguments(self) -> dict[str, Any]:
         """The fields under the names of `from_pretrained`."""

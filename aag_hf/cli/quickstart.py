@@ -11,6 +11,7 @@ from aag_hf.awakening.loading import load_language_model, load_part, load_tokeni
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.compress import compress
+from aag_hf.cli.dtypes import chosen_dtype
 from aag_hf.cli.generate import GenerateOptions, generate
 from aag_hf.cli.options import ModelOptions, device, use_threads
 from aag_hf.cli.output import plain_console
@@ -63,6 +64,7 @@ class Quickstart:
     def __init__(self, options: QuickstartOptions):
         self.options = options
         self.size = SIZES[options.preset]
+        self.dtype = chosen_dtype(self.size.dtype)
         self.directory = Path(options.output_dir)
         use_threads(options.threads)
         with_seed = {"preset": options.preset, "seed": options.seed}
@@ -111,7 +113,7 @@ class Quickstart:
                 self._records("compressed", split),
                 self.base,
                 target_tokens=CONTEXT_TOKENS,
-                dtype=self.size.dtype,
+                dtype=self.dtype,
             )
             console.print(
                 f"  {split}: {report['tokens_before']:.0f} tokens → {report['tokens_after']:.0f}; the answer is in "
@@ -267,9 +269,9 @@ class Quickstart:
     def _model_options(self) -> dict[str, Any]:
         return {
             "model_name_or_path": self.base,
-            "dtype": self.size.dtype,
+            "dtype": self.dtype,
             # On CPUs without AMX, torch's fused attention is slow in bfloat16.
-            "attn_implementation": "eager",
+            "attn_implementation": "eager" if self.dtype == "bfloat16" else None,
             "threads": self.options.threads,
         }
 
@@ -281,7 +283,7 @@ class Quickstart:
             "max_steps": steps,
             "use_cpu": device().type == "cpu",
             # A plain LoRA keeps its weights in float32; HyperLoRA's matrices have the base model's type already.
-            "bf16": method == "lora" and self.size.dtype == "bfloat16",
+            "bf16": method == "lora" and self.dtype == "bfloat16",
             "per_device_train_batch_size": self.size.batch,
             "per_device_eval_batch_size": 2 * self.size.batch,
             "learning_rate": learning_rate,

@@ -35,7 +35,7 @@ class Size:
 
 SIZES = {
     "standard": Size(
-        dtype="bfloat16",
+        dtype="auto",
         countries={"generator": 48, "train": 64, "dev": 10, "test": 36},
         batch=16,
         closed_book_steps=80,

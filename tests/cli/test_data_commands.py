@@ -115,7 +115,7 @@ def test_bad_input_is_one_line_and_writes_nothing(folder, model_directory, capsy
         (["data", "--source", f"{folder}/none.jsonl", *out], "none.jsonl: no such file"),
         (["retrieve", *question_file, "--pool", f"{folder}/none.jsonl", *out], "no such file"),
         (["retrieve", *question_file, "--pool", f"{folder}/passages.jsonl", *out, "--top_k", "0"], "top_k is 0"),
-        (["compress", *question_file, *out, "--dtype", "int8"], "dtype is 'int8'"),
+        (["compress", *question_file, *out, "--dtype", "int8"], "got 'int8'"),
         (["compress", *question_file, *out, *model], "record 'q1': field 'ctxs'"),
         (["compress", *passage_file, *out, "--model_name_or_path", str(folder)], "does not load"),
     ]:
