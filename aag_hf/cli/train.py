@@ -15,6 +15,7 @@ from aag_hf.awakening import AwakeningModel
 from aag_hf.awakening.loading import load_language_model, saved_config
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
+from aag_hf.cli.learning_rate import ReaderArguments, settle_learning_rate
 from aag_hf.cli.options import use_threads
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import new_directory
@@ -127,7 +128,8 @@ def _build_trainer(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    options, arguments = parse_arguments("train", (TrainOptions, ContextDistillationConfig), argv)
+    options, arguments = parse_arguments("train", (TrainOptions, ReaderArguments), argv)
+    settle_learning_rate(arguments, options.adapter_from if options.method == "aag" else options.method)
     output_dir = train(options, arguments)
     if not PartialState().is_main_process:
         return

@@ -14,6 +14,7 @@ from aag_hf.awakening.loading import is_encoder_decoder, load_language_model, lo
 from aag_hf.awakening.saving import settle
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
+from aag_hf.cli.learning_rate import GeneratorArguments, settle_learning_rate
 from aag_hf.cli.options import OVERWRITE, AdapterOptions, ModelOptions, SampleOptions, use_threads
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import new_directory
@@ -112,7 +113,9 @@ def _train(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    train_generator(*parse_arguments("train-generator", (TrainGeneratorOptions, ContextGeneratorConfig), argv))
+    options, arguments = parse_arguments("train-generator", (TrainGeneratorOptions, GeneratorArguments), argv)
+    settle_learning_rate(arguments, options.method)
+    train_generator(options, arguments)
 
 
 if __name__ == "__main__":
