@@ -57,6 +57,7 @@ lint: .venv/installed
 	rm -rf build/typecheck
 	$(BIN)/pip install --quiet --no-deps --target build/typecheck .
 	MYPYPATH=build/typecheck $(BIN)/mypy -p aag_hf
+	MYPYPATH=build/typecheck $(BIN)/mypy --strict --follow-imports silent tests/public_names.py
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,5 @@
 """Trains only the upper layers. The states that enter them do not change, and are computed once per row."""
 
-import copy
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from aag_hf.collators.kept import GIGABYTE, KeptTensors
 from aag_hf.errors import InputError
 from aag_hf.hyperlora.adapter_scope import CONTAINER
-from aag_hf.questions.states import in_evaluation
+from aag_hf.questions.states import in_evaluation, with_modules
 
 
 class UpperLayers:
@@ -43,11 +42,9 @@ class UpperLayers:
         self.first = _first_adapted(base, f"{base.base_model_prefix}.layers.")
         if self.first == 0:
             raise InputError("adapters reach the first layer already: leave keep_lower_states off.")
-        self.model = _shallow(reader)
-        tuner = self.model._modules["base_model"] = _shallow(self.model.base_model)
-        outer = tuner._modules["model"] = _shallow(base)
-        short = outer._modules[base.base_model_prefix] = _shallow(inner)
-        short._modules["layers"] = nn.ModuleList(list(blocks)[self.first :])
+        short = with_modules(inner, layers=blocks[self.first :])
+        outer = with_modules(base, **{base.base_model_prefix: short})
+        self.model = with_modules(reader, base_model=with_modules(reader.base_model, model=outer))
 
 
 class WithLowerStates:
@@ -125,10 +122,3 @@ def _first_adapted(base: nn.Module, blocks: str) -> int:
         what = f"{outside[0]} is trained too" if outside else "nothing is adapted"
         raise InputError(f"{what}: leave keep_lower_states off.")
     return min(int(number.group(1)) for number in numbers if number is not None)
-
-
-def _shallow(module: nn.Module) -> Any:
-    """The same module, with its own list of submodules."""
-    other = copy.copy(module)
-    other.__dict__["_modules"] = dict(module._modules)
-    return other

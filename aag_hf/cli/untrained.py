@@ -26,7 +26,7 @@ from aag_hf.trainers.lower_layers import UpperLayers
 
 Records = Sequence[dict[str, Any]]
 # Training records whose documents the statistics of states are taken from, and those the scales of layers are.
-STATISTICS_FROM, CALIBRATE_ON = 512, 32
+STATISTICS_FROM, CALIBRATE_ON = 128, 32
 
 
 def untrained_model(options: TrainOptions, base: PreTrainedModel, train_records: Records) -> AwakeningModel:

@@ -44,6 +44,7 @@ class DocumentEncoder(SavedWithCard, PreTrainedModel):
     """
 
     config_class = DocumentEncoderConfig
+    config: DocumentEncoderConfig
 
     def __init__(self, config: DocumentEncoderConfig, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         super().__init__(config)

@@ -41,6 +41,7 @@ class QuestionEncoder(SavedWithCard, PreTrainedModel):
     """
 
     config_class = QuestionEncoderConfig
+    config: QuestionEncoderConfig
 
     def __init__(self, config: QuestionEncoderConfig, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         super().__init__(config)

@@ -1,8 +1,9 @@
 """Hidden states of a frozen language model, as both encoders read them."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -30,13 +31,46 @@ def hidden_states(
         InputError: The model has no such layer.
     """
     model = backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone.base_model
+    blocks = getattr(model, "layers", None)
+    layers = len(blocks) if isinstance(blocks, nn.ModuleList) else model.config.num_hidden_layers
+    number = round(layer * layers) if isinstance(layer, float) else layer
+    if number > layers:
+        raise InputError(f"layer is {number}, the backbone has {layers}.")
     adapters = getattr(backbone, "hypernetworks", None)
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
     with nullcontext() if adapters is None else adapters.off():
-        states = model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True).hidden_states
-    number = round(layer * (len(states) - 1)) if isinstance(layer, float) else layer
-    if number >= len(states):
-        raise InputError(f"layer is {number}, the backbone has {len(states) - 1}.")
-    return states[number].float()
+        if isinstance(blocks, nn.ModuleList) and number < layers:
+            return _what_enters(model, blocks, number, inputs).float()
+        return model(**inputs, output_hidden_states=True).hidden_states[number].float()
+
+
+class _Reached(Exception):
+    """The block whose input is asked for was reached; what lies above it need not run."""
+
+    def __init__(self, states: torch.Tensor):
+        self.states = states
+
+
+def _what_enters(model: nn.Module, blocks: nn.ModuleList, number: int, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What enters block `number`. The blocks below it are shared; it is itself a copy, so that other threads run it."""
+
+    def stop(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        raise _Reached(hidden_states)
+
+    last = copy.copy(blocks[number])
+    last.forward = stop
+    try:
+        with_modules(model, layers=nn.ModuleList([*blocks[:number], last]))(**inputs, use_cache=False)
+    except _Reached as reached:
+        return reached.states
+    raise AssertionError("a model whose blocks are not run in their order")
+
+
+def with_modules(module: nn.Module, **submodules: nn.Module) -> Any:
+    """The same module and weights, with some submodules replaced; `module` stays as it is."""
+    other = copy.copy(module)
+    other.__dict__["_modules"] = module._modules | submodules
+    return other
 
 
 @contextmanager
