@@ -69,3 +69,11 @@ def test_each_package_is_in_the_extra_that_is_named():
     for package, extra in EXTRA_OF.items():
         names = re.findall(r"^([\w-]+)", extras[extra], flags=re.MULTILINE)
         assert package.replace("_", "-") in [name.replace("_", "-") for name in names], (package, extra)
+
+
+def test_the_oldest_versions_allowed_are_those_that_the_tests_run_with():
+    tested = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    allowed = re.findall(r"^    ([\w.-]+)(?:\[\w+\])?>=(\S+)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    assert len(allowed) > 20
+    untested = {name: oldest for name, oldest in allowed if not f"{tested[name]}.".startswith(f"{oldest}.")}
+    assert not untested
