@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aag_hf.awakening.configuration import AwakeningConfig
 from aag_hf.awakening.decoding import first_line, generate_texts
+from aag_hf.awakening.drafts import Draft, DrawingOptions, draw_texts, without_duplicates
 from aag_hf.awakening.loading import (
     is_encoder_decoder,
     load_language_model,
@@ -246,15 +247,35 @@ class AwakeningModel(nn.Module):
         Raises:
             InputError: There is no generator.
         """
+        options = {"max_new_tokens": self.config.context_max_length, "batch_size": batch_size}
+        return generate_texts(*self._writing(questions), **options).texts
+
+    def draw_contexts(
+        self, questions: Sequence[str], drawing: DrawingOptions, batch_size: int = 32
+    ) -> list[list[Draft]]:
+        """Several contexts of the generator for each question, the greedy one first, without duplicates.
+
+        Args:
+            questions: The questions.
+            drawing: How many, and how the others are sampled.
+            batch_size: Contexts per forward pass.
+
+        Raises:
+            InputError: There is no generator, or a number of `drawing` is out of range.
+        """
+        options = {"max_new_tokens": self.config.context_max_length, "batch_size": batch_size}
+        drawn = draw_texts(*self._writing(questions), drawing.num_contexts, drawing, **options)
+        return [without_duplicates(drafts) for drafts in drawn]
+
+    def _writing(self, questions: Sequence[str]) -> tuple[nn.Module, DataCollatorForContextGeneration, list[dict]]:
+        """The generator, its collator, and records for it."""
         if self.generator is None:
             raise InputError("this reader reads a context and the model has no generator: pass contexts.")
-        records = [{"id": str(i), "question": question} for i, question in enumerate(questions)]
         collator = DataCollatorForContextGeneration(
             self.tokenizer, is_encoder_decoder(self.generator), self.config.generator_prompt
         )
-        return generate_texts(
-            self.generator, collator, records, max_new_tokens=self.config.context_max_length, batch_size=batch_size
-        ).texts
+        records = [{"id": str(i), "question": question} for i, question in enumerate(questions)]
+        return self.generator, collator, records
 
     def reader_collator(self, context: ContextSource | None = None) -> DataCollatorForContextDistillation:
         """The collator that makes the reader's prompts."""
