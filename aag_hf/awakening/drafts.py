@@ -58,8 +58,8 @@ def draw_texts(
     """Write `number` texts for each record, the greedy one first.
 
     A prompt is read once, and its texts are decoded side by side. What is drawn for a question depends on the seed and
-    the question. Beside other questions a model's numbers differ in their last digits, as in greedy decoding, so that
-    now and then another token may be drawn.
+    the question, and the first of many drafts are those of few. Beside other questions a model's numbers differ in
+    their last digits, as in greedy decoding, so that now and then another token may be drawn.
 
     Args:
         model: A causal or encoder-decoder model, wrapped or not.

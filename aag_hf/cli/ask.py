@@ -7,6 +7,7 @@ from typing import Any
 
 from aag_hf import DocumentMemory
 from aag_hf.awakening import AwakeningModel, AwakeningPipeline
+from aag_hf.awakening.aggregation import DraftOptions
 from aag_hf.awakening.documents import text_of
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
@@ -16,7 +17,7 @@ from aag_hf.errors import InputError
 
 
 @dataclass(kw_only=True)
-class AskOptions(LoadingOptions):
+class AskOptions(DraftOptions, LoadingOptions):
     """Options of ``aag ask``."""
 
     model: str = field(metadata={"help": "A saved model: directory or Hub id."})
@@ -37,6 +38,7 @@ class AskOptions(LoadingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check()
         if self.document is not None and self.memory is not None:
             raise InputError("document and memory were given: name one of them.")
 
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         name, text = document
         memory = model.memorize([text], [name])
     ask.memory = None if memory is None else memory.sum()
-    results = ask(options.question, min_score=options.min_score)
+    results = ask(options.question, min_score=options.min_score, drafts=options)
     for result in results:
         if options.json:
             print_json(result)

@@ -27,6 +27,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "threads": _COUNT,
     "top_k": _COUNT,
     "num_contexts": _COUNT,
+    "num_answers": _COUNT,
     "passages": _COUNT,
     "folds": _COUNT,
     "r": _COUNT,

@@ -38,6 +38,9 @@ def test_drafts_depend_on_seed_and_question_and_not_on_the_batch(writer):
     assert [draw(writer, [record])[0] for record in RECORDS] == [
         [(text, pytest.approx(score)) for text, score in drafts] for drafts in drawn
     ]
+    assert draw(writer, RECORDS, number=2) == [
+        [(text, pytest.approx(score)) for text, score in drafts[:2]] for drafts in drawn
+    ]
     assert draw(writer, RECORDS, seed=30)[0][1:] != drawn[0][1:]
 
 
