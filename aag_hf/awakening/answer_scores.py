@@ -53,6 +53,20 @@ def answer_scores(
     return [row[:length].mean().item() for row, length in zip(log_probs, lengths)]
 
 
+def text_scores(ids: Tensor, log_probs: Tensor, ends: Collection[int]) -> list[float]:
+    """The mean log-probability of each whole text, with the token that ends it.
+
+    Args:
+        ids: As in `answer_scores`.
+        log_probs: As there.
+        ends: As there.
+    """
+    ended = torch.isin(ids, torch.tensor(sorted(ends), device=ids.device))
+    # Tokens before the first end, and that one.
+    counted = (ended.cumsum(1) - ended.long() == 0).to(log_probs)
+    return ((log_probs * counted).sum(1) / counted.sum(1)).tolist()
+
+
 def _length(ids: list[int], tokenizer: PreTrainedTokenizerBase, ends: Collection[int]) -> int:
     """How many tokens a text's first line has, with the one that ends it. Blank lines before it belong to it."""
     begun = False

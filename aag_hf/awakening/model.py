@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from aag_hf.awakening.aggregation import DraftOptions
+from aag_hf.awakening.answering import answer_with_drafts
 from aag_hf.awakening.configuration import AwakeningConfig
 from aag_hf.awakening.decoding import first_line, generate_texts
+from aag_hf.awakening.drafts import Draft, DrawingOptions, draw_texts, without_duplicates
 from aag_hf.awakening.loading import (
     is_encoder_decoder,
     load_language_model,
@@ -24,6 +27,7 @@ from aag_hf.awakening.loading import (
     saved_config,
     saved_directory,
 )
+from aag_hf.awakening.output import AwakeningOutput, ReaderInputs
 from aag_hf.awakening.quantization import tell_precision
 from aag_hf.awakening.saving import settle
 from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForContextGeneration, ReaderPrompt
@@ -32,27 +36,6 @@ from aag_hf.errors import InputError, loading
 from aag_hf.hub import leave_model_card, push_folder
 from aag_hf.hyperlora import DocumentMemory
 from aag_hf.questions import DocumentEncoder, QuestionEncoder
-
-
-@dataclass
-class AwakeningOutput:
-    """What [`AwakeningModel.generate`] gives.
-
-    Args:
-        answers: One answer per question.
-        contexts: What the reader read beside each question; ``None`` where it reads the question alone.
-        features: ``(questions, feature_dim)``; ``None`` for a reader without a hypernetwork.
-        seconds: Seconds that each stage took for all questions: `context`, `memory`, `features`, `answer`.
-        input_tokens: Prompt tokens the reader read.
-        scores: The mean log-probability of each answer's tokens, at most 0; ``None`` for beams and assisted decoding.
-    """
-
-    answers: list[str]
-    contexts: list[str] | None
-    features: torch.Tensor | None
-    seconds: dict[str, float]
-    input_tokens: int
-    scores: list[float] | None = None
 
 
 class AwakeningModel(nn.Module):
@@ -110,6 +93,7 @@ class AwakeningModel(nn.Module):
         batch_size: int = 32,
         memory: DocumentMemory | None = None,
         documents: str | Sequence[str] | None = None,
+        drafts: DraftOptions | None = None,
         **generation_options: Any,
     ) -> AwakeningOutput:
         """Answer questions.
@@ -124,11 +108,52 @@ class AwakeningModel(nn.Module):
                 or one for each.
             documents: The texts themselves instead, one for all questions or one for each; by default what the
                 generator writes, if the adapter was trained on that.
+            drafts: Draw several contexts or answers for each question, and make one answer of them.
             **generation_options: Passed on to the reader's `generate`.
 
         Raises:
             InputError: `questions` is a string, the reader needs contexts and there is no generator, or passages or
-                documents and there are none, or another number of them than of questions.
+                documents and there are none, or another number of them than of questions; or drafts do not go with
+                the reader or with what else was given.
+        """
+        given = {"contexts": contexts, "features": features, "passages": passages}
+        given |= {"memory": memory, "documents": documents}
+        if drafts is not None and drafts.several:
+            if generation_options:
+                raise InputError(f"{', '.join(generation_options)}: drafts are drawn as their own options say.")
+            return answer_with_drafts(self, questions, drafts, batch_size=batch_size, **given)
+        inputs = self.reader_inputs(questions, batch_size=batch_size, **given)
+        start = time.perf_counter()
+        decoded = generate_texts(
+            self.reader,
+            inputs.collator,
+            inputs.records,
+            memory=inputs.memory,
+            **{"max_new_tokens": self.config.answer_max_length, "batch_size": batch_size, **generation_options},
+        )
+        return AwakeningOutput(
+            [first_line(text) for text in decoded.texts],
+            inputs.contexts,
+            inputs.features,
+            inputs.seconds | {"answer": time.perf_counter() - start},
+            decoded.prompt_tokens,
+            decoded.scores,
+        )
+
+    def reader_inputs(
+        self,
+        questions: Sequence[str],
+        contexts: Sequence[str] | None = None,
+        features: torch.Tensor | None = None,
+        passages: Sequence[list[dict[str, Any]]] | None = None,
+        batch_size: int = 32,
+        memory: DocumentMemory | None = None,
+        documents: str | Sequence[str] | None = None,
+    ) -> ReaderInputs:
+        """What the reader is given by `generate`, whose arguments these are.
+
+        Raises:
+            InputError: As there.
         """
         if isinstance(questions, str):
             raise InputError("expected a list of questions, got one string: pass [question].")
@@ -161,19 +186,7 @@ class AwakeningModel(nn.Module):
         ]
         given: ContextSource = "none" if contexts is None else "generated"
         collator = self.reader_collator("passages" if passages is not None else given)
-        start = time.perf_counter()
-        decoded = generate_texts(
-            self.reader,
-            collator,
-            records,
-            memory=memory,
-            **{"max_new_tokens": self.config.answer_max_length, "batch_size": batch_size, **generation_options},
-        )
-        seconds["answer"] = time.perf_counter() - start
-        answers = [first_line(text) for text in decoded.texts]
-        return AwakeningOutput(
-            answers, list(contexts) if contexts else None, features, seconds, decoded.prompt_tokens, decoded.scores
-        )
+        return ReaderInputs(collator, records, memory, list(contexts) if contexts else None, features, seconds)
 
     def memorize(self, texts: Sequence[str], ids: Sequence[str] | None = None, batch_size: int = 32) -> DocumentMemory:
         """Read documents into memories, one for each; `generate` answers from them without reading the texts again.
@@ -246,15 +259,35 @@ class AwakeningModel(nn.Module):
         Raises:
             InputError: There is no generator.
         """
+        options = {"max_new_tokens": self.config.context_max_length, "batch_size": batch_size}
+        return generate_texts(*self._writing(questions), **options).texts
+
+    def draw_contexts(
+        self, questions: Sequence[str], drawing: DrawingOptions, batch_size: int = 32
+    ) -> list[list[Draft]]:
+        """Several contexts of the generator for each question, the greedy one first, without duplicates.
+
+        Args:
+            questions: The questions.
+            drawing: How many, and how the others are sampled.
+            batch_size: Contexts per forward pass.
+
+        Raises:
+            InputError: There is no generator, or a number of `drawing` is out of range.
+        """
+        options = {"max_new_tokens": self.config.context_max_length, "batch_size": batch_size}
+        drawn = draw_texts(*self._writing(questions), drawing.num_contexts, drawing, **options)
+        return [without_duplicates(drafts) for drafts in drawn]
+
+    def _writing(self, questions: Sequence[str]) -> tuple[nn.Module, DataCollatorForContextGeneration, list[dict]]:
+        """The generator, its collator, and records for it."""
         if self.generator is None:
             raise InputError("this reader reads a context and the model has no generator: pass contexts.")
-        records = [{"id": str(i), "question": question} for i, question in enumerate(questions)]
         collator = DataCollatorForContextGeneration(
             self.tokenizer, is_encoder_decoder(self.generator), self.config.generator_prompt
         )
-        return generate_texts(
-            self.generator, collator, records, max_new_tokens=self.config.context_max_length, batch_size=batch_size
-        ).texts
+        records = [{"id": str(i), "question": question} for i, question in enumerate(questions)]
+        return self.generator, collator, records
 
     def reader_collator(self, context: ContextSource | None = None) -> DataCollatorForContextDistillation:
         """The collator that makes the reader's prompts."""

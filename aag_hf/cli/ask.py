@@ -7,6 +7,7 @@ from typing import Any
 
 from aag_hf import DocumentMemory
 from aag_hf.awakening import AwakeningModel, AwakeningPipeline
+from aag_hf.awakening.aggregation import DraftOptions
 from aag_hf.awakening.documents import text_of
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
@@ -16,7 +17,7 @@ from aag_hf.errors import InputError
 
 
 @dataclass(kw_only=True)
-class AskOptions(LoadingOptions):
+class AskOptions(DraftOptions, LoadingOptions):
     """Options of ``aag ask``."""
 
     model: str = field(metadata={"help": "A saved model: directory or Hub id."})
@@ -42,6 +43,7 @@ class AskOptions(LoadingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check()
         if self.document and self.memory is not None:
             raise InputError("document and memory were given: name one of them.")
 
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.document:
         memory = ask.read(*options.document)
     ask.memory = memory.sum() if memory is not None and options.sum else memory
-    results = ask(options.question, min_score=options.min_score)
+    results = ask(options.question, min_score=options.min_score, drafts=options)
     for result in results:
         if options.json:
             print_json(result)

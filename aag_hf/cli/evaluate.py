@@ -8,6 +8,7 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any, get_args
 
+from aag_hf.awakening.aggregation import DraftOptions
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.measured import BaseOptions, Reader, base_readers, named_inputs, saved_readers
@@ -31,7 +32,7 @@ PREDICTIONS = "predictions.jsonl"
 
 
 @dataclass
-class EvaluateOptions(BaseOptions):
+class EvaluateOptions(DraftOptions, BaseOptions):
     """Options of ``aag evaluate``."""
 
     model: list[str] = field(default_factory=list, metadata={"help": "Saved models; each gives a row of the table."})
@@ -81,6 +82,7 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
         raise InputError("model is missing: name saved models, or a base model as model_name_or_path.")
     for control in options.controls:
         check_control(control)
+    options.check()
     use_threads(options.threads)
     paths = named_inputs(options.input)
     inputs = {
@@ -88,6 +90,8 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     }
     saved = saved_readers(options.model, options.loading_arguments())
     readers = saved + base_readers(options, list(chain(*inputs.values())), options.seed)
+    for reader in readers:
+        options.check_reader(reader.config)
     _check(readers, inputs, options.controls)
     made_by = _made_by(options, saved, paths)
     output = Path(options.output_dir) / "results.json"
@@ -127,6 +131,8 @@ def _made_by(options: EvaluateOptions, saved: Sequence[Reader], paths: dict[str,
         told |= of_base - {"model_name_or_path", "shots_file"}
     settings = {name: getattr(options, name) for name in sorted(told)} | options.loading_settings()
     settings |= {"names": list(paths)} if len(paths) > 1 else {}
+    if options.several:
+        settings |= {one.name: getattr(options, one.name) for one in fields(DraftOptions) if one.name != "scorer"}
     settings |= {} if options.max_samples is None else {"max_samples": options.max_samples}
     return manifest(
         "evaluate",
@@ -135,6 +141,7 @@ def _made_by(options: EvaluateOptions, saved: Sequence[Reader], paths: dict[str,
         base=[reader.config.base_model_name_or_path or "" for reader in saved],
         model_name_or_path=options.model_name_or_path,
         shots_file=options.shots_file,
+        scorer=options.scorer if options.several else None,
         input=list(paths.values()),
     )
 
@@ -159,8 +166,10 @@ def _missing_rows(
                 seed=options.seed,
                 match=options.match,
                 processes=processes(),
+                drafts=options,
             )
-            measured = reader.name + ("" if control == "none" else f", {control.replace('_', ' ')}")
+            told = [reader.name, *([options.name] if options.several else [])]
+            measured = ", ".join([*told, *([] if control == "none" else [control.replace("_", " ")])])
             yield {
                 "name": measured if len(inputs) == 1 else f"{measured} on {name}",
                 "reader": measured,

@@ -2,13 +2,15 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Subset
+from transformers import PreTrainedModel
 
 from aag_hf.awakening.decoding import generate_texts
+from aag_hf.awakening.drafts import DrawingOptions, draw_texts, without_duplicates
 from aag_hf.awakening.loading import is_encoder_decoder, load_language_model, load_part, load_tokenizer
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
@@ -27,10 +29,11 @@ from aag_hf.hub import leave_data_card
 from aag_hf.manifest import MANIFEST, Manifest
 
 Records = Sequence[dict[str, Any]]
+DRAFTS = "generated_contexts"
 
 
 @dataclass
-class GenerateOptions(ModelOptions):
+class GenerateOptions(DrawingOptions, ModelOptions):
     """Options of ``aag generate``."""
 
     generator: list[str] = field(
@@ -43,12 +46,14 @@ class GenerateOptions(ModelOptions):
     )
     prompt: str = field(default=GENERATOR_PROMPT, metadata={"help": "The prompt that the generator was trained with."})
     context_max_length: int = field(default=128, metadata={"help": "The most tokens of a context."})
-    batch_size: int = field(default=64, metadata={"help": "Questions per forward pass."})
+    batch_size: int = field(default=64, metadata={"help": "Contexts per forward pass."})
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
 def generate(options: GenerateOptions) -> Records:
     """Write the records of `input` with `generated_context` to `output`; a stopped run continues.
+
+    If there are to be several contexts, they are `generated_contexts`, and `generated_context` is the first of them.
 
     Several processes share the records.
 
@@ -64,6 +69,8 @@ def generate(options: GenerateOptions) -> Records:
     records = open_records(options.input)
     settings = {name: getattr(options, name) for name in ("prompt", "context_max_length", "batch_size")}
     settings |= options.loading_settings()
+    if options.num_contexts > 1:
+        settings |= {drawing.name: getattr(options, drawing.name) for drawing in fields(DrawingOptions)}
     made_by = manifest(
         "generate",
         settings,
@@ -91,14 +98,15 @@ def _write_contexts(options: GenerateOptions, records: Records, made_by: Manifes
     collator = DataCollatorForContextGeneration(tokenizer, is_encoder_decoder(models[0]), options.prompt)
 
     def write_contexts(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        contexts: dict[str, str] = {}
+        contexts: dict[str, dict[str, Any]] = {}
         for fold, model in enumerate(models):
             members = [record for record in batch if fold_of(record, len(models)) == fold]
-            decoded = generate_texts(
-                model, collator, members, max_new_tokens=options.context_max_length, batch_size=options.batch_size
-            )
-            contexts.update(zip((record["id"] for record in members), decoded.texts))
-        return [record | {"generated_context": contexts[record["id"]]} for record in batch]
+            written = _contexts(options, model, collator, members)
+            contexts.update(zip((record["id"] for record in members), written))
+        return [
+            {name: value for name, value in record.items() if name != DRAFTS} | contexts[record["id"]]
+            for record in batch
+        ]
 
     lengths = [len(record["question"]) for record in records]
     map_records(
@@ -110,6 +118,17 @@ def _write_contexts(options: GenerateOptions, records: Records, made_by: Manifes
         description="Generating",
         processes=processes(),
     )
+
+
+def _contexts(
+    options: GenerateOptions, model: PreTrainedModel, collator: DataCollatorForContextGeneration, records: Records
+) -> list[dict[str, Any]]:
+    """The fields that each record gets."""
+    limits = {"max_new_tokens": options.context_max_length, "batch_size": options.batch_size}
+    if options.num_contexts == 1:
+        return [{"generated_context": text} for text in generate_texts(model, collator, records, **limits).texts]
+    drawn = map(without_duplicates, draw_texts(model, collator, records, options.num_contexts, options, **limits))
+    return [{"generated_context": each[0].text, DRAFTS: [draft._asdict() for draft in each]} for each in drawn]
 
 
 def check_folds(generators: Sequence[str]) -> None:
@@ -159,6 +178,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     report = context_report(records)
     figures = f"{report['count']:.0f} contexts, answer in {report['answer_recall']:.1f} %"
+    if "answer_recall_any" in report:
+        figures += f", in one of at most {options.num_contexts} in {report['answer_recall_any']:.1f} %"
     if "rouge_l" in report:
         figures += f", ROUGE-L {report['rouge_l']:.1f}"
     plain_console().print(f"{figures}; written to {options.output}")

@@ -1,7 +1,7 @@
 """Records: what every stage reads and writes, one JSON object per question.
 
-A record has `id`, `question` and `answers`, and may have `target`, `ctxs`, `compressed_context`, `generated_context`
-and `features`. Other columns pass through untouched.
+A record has `id`, `question` and `answers`, and may have `target`, `ctxs`, `compressed_context`, `generated_context`,
+`generated_contexts` and `features`. Other columns pass through untouched.
 """
 
 import logging
@@ -192,6 +192,11 @@ def check_record(record: dict[str, Any], where: str, need_answers: bool = True) 
     for field in _OPTIONAL_TEXTS:
         if field in record:
             _require(isinstance(record[field], str), where, record, field, "a string")
+    if "generated_contexts" in record:
+        drafts = record["generated_contexts"]
+        listed = isinstance(drafts, list) and bool(drafts) and all(map(_is_draft, drafts))
+        expected = "a list of one or more objects with a text and a finite number as score"
+        _require(listed, where, record, "generated_contexts", expected)
     if "features" in record:
         features = record["features"]
         numbers = isinstance(features, list) and bool(features) and all(map(_is_number, features))
@@ -232,6 +237,10 @@ def _shown(value: Any) -> str:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
+
+
+def _is_draft(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("text"), str) and _is_number(value.get("score"))
 
 
 def is_blank(value: Any) -> bool:

@@ -13,12 +13,17 @@ def context_report(records: Sequence[dict[str, Any]]) -> dict[str, float]:
         records: Records with `generated_context`. ROUGE-L is computed over those that also have a `compressed_context`.
 
     Returns:
-        `count`, `answer_recall` and, if there are compressed contexts, `rouge_l`.
+        `count`, `answer_recall` and, if there are compressed contexts, `rouge_l`; if all records have
+        `generated_contexts`, also `answer_recall_any`: how often one of them has the answer.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
     found = [has_answer(record["generated_context"], record["answers"]) for record in records]
     report = {"count": float(len(records)), "answer_recall": 100.0 * sum(found) / len(records)}
+    if all("generated_contexts" in record for record in records):
+        texts = ([draft["text"] for draft in record["generated_contexts"]] for record in records)
+        found = [any(has_answer(text, r["answers"]) for text in each) for r, each in zip(records, texts)]
+        report["answer_recall_any"] = 100.0 * sum(found) / len(records)
     scorer = RougeScorer(["rougeL"])
     overlaps = [
         scorer.score(record["compressed_context"], record["generated_context"])["rougeL"].fmeasure

@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from accelerate import PartialState
 
-from aag_hf.awakening import AwakeningConfig, AwakeningModel
+from aag_hf.awakening import AwakeningConfig, AwakeningModel, AwakeningOutput
+from aag_hf.awakening.aggregation import DraftOptions
+from aag_hf.awakening.answering import answer_with_drafts
+from aag_hf.awakening.drafts import Draft
 from aag_hf.data.answers import Match
 from aag_hf.data.contexts import context_of
 from aag_hf.errors import InputError
@@ -37,6 +40,7 @@ def evaluate_reader(
     seed: int = 29,
     match: Match = "words",
     processes: PartialState | None = None,
+    drafts: DraftOptions | None = None,
 ) -> dict[str, Any]:
     """Answer every record's question and score the answers.
 
@@ -52,13 +56,17 @@ def evaluate_reader(
         match: ``"regex"`` where the answers are regular expressions.
         processes: The processes that share the work, each with the whole model and all records. One of them answers
             each record, and all return the same. Without it this process works alone.
+        drafts: Draw several contexts or answers for each question, and make one answer of them. Contexts that all
+            records have as `generated_contexts` are read instead. The control must be ``"none"`` or ``"off"``, unless
+            answers are drawn.
 
     Returns:
         The figures of [`~aag_hf.evaluation.scores.summarise`], `input_tokens` and `seconds` per question and, under
         `predictions`, one row per record.
 
     Raises:
-        InputError: There are no records, the reader lacks the features that a control needs, or contexts are missing.
+        InputError: There are no records, the reader lacks the features that a control needs, contexts are missing, or
+            drafts do not go with the reader or the control.
 
     Example:
 
@@ -76,6 +84,12 @@ def evaluate_reader(
         processes = None
     share = own_share(records, processes)
     questions = [record["question"] for record in share]
+    if drafts is not None and drafts.num_contexts > 1:
+        if control not in ("none", "off"):
+            raise InputError(f"control {control} and num_contexts were given: controls replace what the drafts are.")
+        with _adapter(model, control):
+            output = answer_with_drafts(model, questions, drafts, given_drafts(share), batch_size)
+        return _scored(output, records, control, match, processes)
     contexts = given_contexts(model.config, share)
     passages = [record["ctxs"] for record in share] if model.config.fid else None
     if contexts is None and model.config.context != "none":
@@ -85,14 +99,25 @@ def evaluate_reader(
     memory, seconds_to_read = _memory(model, read, batch_size)
     if control == "document_in_prompt":
         contexts = documents
-    adapter_off = model.reader.disable_adapter() if control == "off" else nullcontext()
-    with adapter_off:
-        output = model.generate(questions, contexts, features, passages, batch_size, memory)
+    with _adapter(model, control):
+        output = model.generate(questions, contexts, features, passages, batch_size, memory, drafts=drafts)
+    output.seconds["memory"] = output.seconds.get("memory", 0.0) + seconds_to_read
+    return _scored(output, records, control, match, processes)
+
+
+def _adapter(model: AwakeningModel, control: Control) -> AbstractContextManager[Any]:
+    return model.reader.disable_adapter() if control == "off" else nullcontext()
+
+
+def _scored(
+    output: AwakeningOutput, records: Records, control: Control, match: Match, processes: PartialState | None
+) -> dict[str, Any]:
+    """The figures of `evaluate_reader`, of this process's answers."""
     rows = score_predictions(records, all_shares(output.answers, processes), match)
     for row, score in zip(rows, all_shares(output.scores or [], processes)):
         # The digits after these depend on what shares a batch.
         row["score"] = round(score, 4)
-    costs = [(output.input_tokens, seconds_to_read + sum(output.seconds.values()))]
+    costs = [(output.input_tokens, sum(output.seconds.values()))]
     tokens, seconds = map(sum, zip(*all_shares(costs, processes)))
     return {
         **summarise(rows),
@@ -192,6 +217,13 @@ def given_documents(model: AwakeningModel, records: Records, batch_size: int = 3
     if written and model.generator is not None:
         return model.write_contexts([record["question"] for record in records], batch_size)
     return [context_of(record, source, config.adapter_passages) or "" for record in records]
+
+
+def given_drafts(records: Records) -> list[list[Draft]] | None:
+    """The `generated_contexts` of records, if all have them."""
+    if not all("generated_contexts" in record for record in records):
+        return None
+    return [[Draft(one["text"], one["score"]) for one in record["generated_contexts"]] for record in records]
 
 
 def given_contexts(config: AwakeningConfig, records: Records) -> list[str] | None:

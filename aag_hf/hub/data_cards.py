@@ -22,6 +22,7 @@ FIELDS = {
     "ctxs": "passages, best first: `title`, `text`, and maybe `score` and `has_answer`",
     "compressed_context": "what is left of the passages once compressed for the question",
     "generated_context": "what a language model wrote about the question from memory",
+    "generated_contexts": "several of these: `text`, and `score`, the mean log-probability of its tokens",
     "features": "the question's features, as numbers",
     "title": "a passage's title",
     "text": "a passage's text",

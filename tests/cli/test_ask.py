@@ -6,6 +6,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from aag_hf import AwakeningConfig, AwakeningModel
+from aag_hf.awakening.aggregation import DraftOptions
 from aag_hf.cli.main import main
 
 QUESTIONS = ["who wrote it?", "what is the capital?"]
@@ -42,3 +43,10 @@ def test_a_blank_question_is_told_after_the_others_are_answered(saved, capsys):
     answered, blank = (json.loads(line) for line in told.out.splitlines())
     assert answered["answer"] is not None and blank["answer"] is None
     assert told.err.splitlines()[-1] == "aag ask: 1 of 2 questions are blank and have no answer."
+
+
+def test_several_answers_are_voted(saved, capsys):
+    assert main(["ask", "--model", saved, "--json", "--num_answers", "3", "--question", *QUESTIONS]) == 0
+    results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    expected = AwakeningModel.from_pretrained(saved).generate(QUESTIONS, drafts=DraftOptions(num_answers=3))
+    assert [result["answer"] for result in results] == expected.answers

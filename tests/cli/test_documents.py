@@ -8,6 +8,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from aag_hf import AwakeningModel, AwakeningPipeline, DocumentMemory
+from aag_hf.awakening.aggregation import DraftOptions
 from aag_hf.cli.main import main
 from aag_hf.data import load_countries, read_records, write_records
 from aag_hf.errors import InputError
@@ -100,6 +101,22 @@ def test_the_generated_context_can_be_the_adapters_document(base, train_file, tm
     assert evaluate_reader(model, read_records(train_file)[:6])["count"] == 6
     with pytest.raises(InputError, match="model has no generator"):
         model.generate(["Who?"])
+
+
+def test_the_memories_of_drafts_become_one_adapter(reader, train_file):
+    model = AwakeningModel.from_pretrained(reader)
+    drafts = [[{"text": text, "score": -1.0} for text in (*TEXTS, " ")] for _ in range(2)]
+    records = [r | {"generated_contexts": own} for r, own in zip(read_records(train_file), drafts)]
+    options = DraftOptions(num_contexts=2, aggregation="memory")
+    asked = [record["question"] for record in records]
+    mean = model.memorize(TEXTS).sum([0.5, 0.5])
+    told = [row["prediction"] for row in evaluate_reader(model, records, drafts=options)["predictions"]]
+    assert told == model.generate(asked, memory=mean).answers
+    for aggregation in ("vote", "marginal"):
+        several = DraftOptions(num_contexts=3, aggregation=aggregation)
+        assert evaluate_reader(model, records, drafts=several)["count"] == 2
+    with pytest.raises(InputError, match="controls replace"):
+        evaluate_reader(model, records, drafts=options, control="another_document")
 
 
 def test_question_and_document_make_the_adapter_together_and_a_stopped_run_goes_on(

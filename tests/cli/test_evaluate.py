@@ -125,3 +125,15 @@ def test_what_cannot_be_measured_is_refused_before_a_model_is_loaded(
     assert evaluate(tmp_path / "out", "--input", files / "nq/test.jsonl", *options) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_drafts_name_the_row_and_go_into_the_manifest(saved, files, tmp_path, capsys):
+    options = ["--model", saved[0], "--input", files / "nq/test.jsonl", "--max_samples", "6"]
+    assert evaluate(tmp_path / "out", *options, "--num_answers", "3") == 0
+    (row,) = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert row["name"] == "reader, vote of 3 answers" and row["calibration_error"] >= 0
+    assert evaluate(tmp_path / "out", *options, "--num_answers", "4") == 2
+    assert "num_answers was 3, is 4" in capsys.readouterr().err
+    assert evaluate(tmp_path / "other", *options, "--num_contexts", "2") == 2
+    assert "set num_answers instead of num_contexts" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()

@@ -129,6 +129,13 @@ def test_a_generator_trains_and_writes_contexts_for_every_record(base, train_fil
     records = {record["id"]: record for record in read_records(written)}
     assert set(records) == {record["id"] for record in read_records(train_file)}
     assert all("generated_context" in record for record in records.values())
+    drawing = [*generating, "--num_contexts", "3", "--seed", "5"]
+    assert main(drawing) == 2
+    assert main([*drawing, "--overwrite", "true"]) == 0
+    for record in read_records(written):
+        texts = [draft["text"] for draft in record["generated_contexts"]]
+        assert texts[0] == record["generated_context"] == records[record["id"]]["generated_context"]
+        assert len(set(texts)) == len(texts) <= 3 and all(d["score"] <= 0 for d in record["generated_contexts"])
 
 
 def test_cross_fitting_gives_each_question_a_generator_that_has_not_seen_it(tiny_llama_dir, train_file, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from aag_hf.awakening import AwakeningModel
+from aag_hf.awakening.aggregation import DraftOptions
 from aag_hf.cli.main import main
 from aag_hf.data.countries import load_countries
 from aag_hf.data.records import read_records, write_records
@@ -56,6 +57,15 @@ def test_a_fid_reader_trains_reloads_and_answers(train, train_file, method, tmp_
     assert result["input_tokens"] > 128
     with pytest.raises(InputError, match="pass `passages`"):
         model.generate(["who?"])
+    drafts = [{"text": text, "score": -1.0} for text in ("one", "another")]
+    fused = [record | {"generated_contexts": drafts} for record in records]
+    asked = [record["question"] for record in records]
+    passages = [[{"title": "", "text": draft["text"]} for draft in drafts]] * len(records)
+    told = evaluate_reader(model, fused, drafts=DraftOptions(num_contexts=2, aggregation="fuse"))["predictions"]
+    assert [row["prediction"] for row in told] == model.generate(asked, passages=passages).answers
+    assert evaluate_reader(model, fused, drafts=DraftOptions(num_contexts=2, aggregation="marginal"))["count"]
+    with pytest.raises(InputError, match="reads 2 passages"):
+        evaluate_reader(model, fused, drafts=DraftOptions(num_contexts=3, aggregation="fuse"))
 
 
 @pytest.mark.parametrize("cached", [False, True])

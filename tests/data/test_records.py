@@ -93,6 +93,7 @@ def test_a_folder_of_files_reads_by_split(tmp_path):
         ({"id": True}, "'id'", "a string"),
         ({"target": 3}, "'target'", "a string"),
         ({"compressed_context": ["x"]}, "'compressed_context'", "a string"),
+        ({"generated_contexts": [{"text": "one"}]}, "'generated_contexts'", "a text and a finite number as score"),
         ({"features": [0.5, float("nan")]}, "'features'", "finite"),
         ({"ctxs": {"title": "T"}}, "'ctxs'", "a list of passages"),
         ({"ctxs": [{"title": "T", "text": " "}, {"title": "T", "text": ""}]}, "'text'", "not blank"),
