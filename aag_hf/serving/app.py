@@ -250,6 +250,8 @@ async def _unless_gone(request: Request, awaited: Awaitable[Result]) -> Result:
     finally:
         gone.cancel()
         result.cancel()
+        # An error that nobody looks at is printed by asyncio.
+        result.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
 
 async def _client_leaves(request: Request) -> None:
