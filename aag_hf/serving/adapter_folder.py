@@ -44,10 +44,16 @@ class AdapterFolder:
         for leftover in path.glob(".*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
+    def path_of(self, name: str) -> Path:
+        """Where an adapter lies, if it is there."""
+        folder = adapter_folder_name(name)
+        assert folder is not None, name
+        return self.path / folder
+
     def holds(self, name: str) -> bool:
         """Whether an adapter is there; it counts as used now."""
         try:
-            os.utime(self._path_of(name))
+            os.utime(self.path_of(name))
         except FileNotFoundError:
             return False
         return True
@@ -58,7 +64,7 @@ class AdapterFolder:
         Returns:
             The names of those that had to leave.
         """
-        path = self._path_of(name)
+        path = self.path_of(name)
         with temporary_folder(path) as partial:
             save_lora(partial, config, weights)
             partial.rename(path)
@@ -78,8 +84,3 @@ class AdapterFolder:
                 total -= sizes[path]
                 left.append(name)
         return left
-
-    def _path_of(self, name: str) -> Path:
-        folder = adapter_folder_name(name)
-        assert folder is not None, name
-        return self.path / folder
