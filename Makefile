@@ -5,7 +5,7 @@ THREADS ?= 2
 QUICKSTART_DIR ?= runs/quickstart
 BIN := .venv/bin
 
-.PHONY: quickstart test test-engines test-compile test-fast test-reliability audit test-demo test-vllm bench bench-gpu docs lint format clean
+.PHONY: quickstart test test-engines test-compile test-fast test-reliability audit test-demo test-vllm bench bench-gpu kernel-repository docs lint format clean
 
 quickstart: .venv/installed
 	$(BIN)/aag quickstart --output_dir $(QUICKSTART_DIR) --seed $(SEED) --threads $(THREADS)
@@ -51,6 +51,10 @@ bench: .venv/installed
 # Without set-up of its own: GPU machines bring their own torch and Triton, and may have no network.
 bench-gpu:
 	PYTHONPATH=$(CURDIR) $(PYTHON) benchmarks/gpu.py
+
+# The Triton kernels as a repository for Hugging Face's `kernels`, in build/hyper-lora: make kernel-repository REPO=me/name
+kernel-repository: .venv/installed
+	$(BIN)/python -m aag_hf.hub.kernel_repository build/hyper-lora $(REPO)
 
 docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir build/site
