@@ -61,7 +61,7 @@ def compare(
             "q10_ms": round(1000 * statistics.quantiles(values, n=10)[0], 4),
             "q90_ms": round(1000 * statistics.quantiles(values, n=10)[-1], 4),
             "ratio": round(statistics.median(a / b for a, b in zip(values, seconds[baseline])), 3),
-            **_machine(),
+            **machine(),
             "peak_bytes": peaks[name],
             "roofline_share": _roofline_share(name, medians, roofline),
         }
@@ -120,7 +120,8 @@ def _roofline_share(name: str, medians: dict[str, float], roofline: tuple[str, f
     return round(roofline[1] / (medians[name] - medians[roofline[0]]), 3)
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """Where a benchmark runs: device, threads and versions."""
     on_gpu = torch.cuda.is_available()
     return {
         "device": torch.cuda.get_device_name() if on_gpu else _processor(),

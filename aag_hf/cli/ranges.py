@@ -19,6 +19,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "max_batch_size": _COUNT,
     "port": (0, 65535, "0 to 65535"),
     "document_store_gb": _ABOVE_ZERO,
+    "adapters_gb": _ABOVE_ZERO,
     "skip_bad": _NOT_NEGATIVE,
     "context_max_length": _COUNT,
     "answer_max_length": _COUNT,

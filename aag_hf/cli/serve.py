@@ -3,19 +3,30 @@
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aag_hf.awakening import AwakeningModel
+from aag_hf.awakening.loading import saved_directory
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import LoadingOptions, device, refuse_processes, use_threads
 from aag_hf.cli.output import plain_console
+from aag_hf.contents import content_of
 from aag_hf.errors import InputError
+from aag_hf.locks import locked
+from aag_hf.serving.adapter_names import adapters_path
+
+if TYPE_CHECKING:
+    from aag_hf.serving.answering import Answerer
+    from aag_hf.serving.batching import Workers
 
 API_KEY = "AAG_API_KEY"
+VLLM_API_KEY = "VLLM_API_KEY"
 # Names of this machine that no other can ask.
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 SECONDS_TO_END = 5
@@ -40,6 +51,16 @@ class ServeOptions(LoadingOptions):
     max_batch_size: int = field(default=16, metadata={"help": "The most questions that are answered together."})
     document_store_gb: float = field(
         default=1.0, metadata={"help": "The most memory that documents take; the least recently used leave first."}
+    )
+    vllm: str | None = field(
+        default=None,
+        metadata={"help": f"Address of a vLLM server that answers; {VLLM_API_KEY} of the environment is its key."},
+    )
+    adapters_gb: float = field(
+        default=1.0,
+        metadata={
+            "help": "With vllm, the most that adapters take on the RAM disk; the least recently used leave first."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -68,18 +89,17 @@ def serve(options: ServeOptions) -> None:
 
     from aag_hf.serving.answering import Answerer
     from aag_hf.serving.app import make_app
-    from aag_hf.serving.batching import Batcher
 
     refuse_processes("serve")
     use_threads(options.threads)
     name = options.served_model_name or Path(options.model).resolve().name
     with _listening(options.host, options.port) as listener:
-        model = AwakeningModel.from_pretrained(options.model, **options.loading_arguments()).to(device())
-        answerer = Answerer(model)
-        with Batcher(answerer.work, options.max_batch_size) as batcher:
+        directory = saved_directory(options.model)
+        answerer = Answerer(AwakeningModel.from_pretrained(directory, **options.loading_arguments()).to(device()))
+        with _working(answerer, directory, options) as workers:
             app = make_app(
                 answerer,
-                batcher,
+                workers,
                 name,
                 int(options.document_store_gb * 1e9),
                 options.api_key,
@@ -93,6 +113,26 @@ def serve(options: ServeOptions) -> None:
                 app, lifespan="off", log_level="warning", timeout_graceful_shutdown=SECONDS_TO_END, server_header=False
             )
             uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextmanager
+def _working(answerer: "Answerer", directory: Path, options: ServeOptions) -> Iterator["Workers"]:
+    """Those who answer: a thread here, or vLLM with the adapters that the thread makes."""
+    from aag_hf.serving.batching import Batcher
+
+    if options.vllm is None:
+        with Batcher(answerer.work, options.max_batch_size) as batcher:
+            yield batcher
+        return
+    from aag_hf.serving.adapter_folder import AdapterFolder
+    from aag_hf.serving.preparing import Preparer
+    from aag_hf.serving.through_vllm import VllmAnswers
+
+    path = adapters_path()
+    with locked(path):
+        preparer = Preparer(answerer, AdapterFolder(path, int(options.adapters_gb * 1e9)), content_of(directory))
+        with Batcher(preparer.work, options.max_batch_size) as batcher:
+            yield VllmAnswers(options.vllm, preparer, batcher, os.environ.get(VLLM_API_KEY))
 
 
 def _listening(host: str, port: int) -> socket.socket:

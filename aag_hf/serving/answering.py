@@ -13,6 +13,7 @@ from aag_hf.collators import ReaderPrompt
 from aag_hf.collators.prompts import encode_marked_prompt
 from aag_hf.errors import InputError
 from aag_hf.hyperlora import DocumentMemory
+from aag_hf.serving.store import document_id
 
 # What a decoder gives for bytes that are not a whole character yet.
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
@@ -95,7 +96,7 @@ class Answerer:
             raise InputError(f"this reader reads {config.context} beside each question, which a server is not given.")
         self.model = model
         self._prompt = ReaderPrompt.of(config)
-        self._ends = end_tokens(model.reader, model.tokenizer)
+        self.ends = end_tokens(model.reader, model.tokenizer)
 
     @property
     def reads_documents(self) -> bool:
@@ -116,11 +117,12 @@ class Answerer:
     def work(self, jobs: Sequence[Any]) -> list[Any]:
         """Answer questions, or read a document; for a [`~aag_hf.serving.batching.Batcher`]."""
         if isinstance(jobs[0], Document):
-            return [self.model.memorize([document.text]).to("cpu") for document in jobs]
+            named = [(document.text, document_id(document.text)) for document in jobs]
+            return [self.model.memorize([text], [identifier]).to("cpu") for text, identifier in named]
         results: dict[int, Any] = {}
         for number, question in enumerate(jobs):
             try:
-                self._prompt_tokens(question.text, None)
+                self.prompt_tokens(question.text)
             except InputError as error:
                 results[number] = error
         asked = [number for number in range(len(jobs)) if number not in results]
@@ -138,7 +140,7 @@ class Answerer:
                     continue
                 tokens[row].append(token)
                 text = self.model.tokenizer.decode(tokens[row], skip_special_tokens=True).lstrip()
-                if token in self._ends or "\n" in text:
+                if token in self.ends or "\n" in text:
                     ended.add(row)
                 questions[row].tell(first_line(text).rstrip(UNFINISHED))
 
@@ -154,15 +156,15 @@ class Answerer:
         answers = []
         for row, (question, text, context) in enumerate(zip(questions, output.answers, contexts)):
             question.tell(text)
-            read = self._prompt_tokens(question.text, context)
-            answers.append(Answer(text, row in ended, read, len(tokens[row])))
+            read = self.prompt_tokens(question.text, context)
+            answers.append(Answer(text, row in ended, len(read), len(tokens[row])))
         return answers
 
-    def _prompt_tokens(self, question: str, context: str | None) -> int:
-        """How many tokens a prompt takes.
+    def prompt_tokens(self, question: str, context: str | None = None) -> list[int]:
+        """The tokens of a prompt.
 
         Raises:
-            InputError: More than the reader reads, or they would take long to count.
+            InputError: There are more than the reader reads, or they would take long to count.
         """
         most = self._prompt.prompt_max_length
         # No token is longer than this many characters on average.
@@ -180,4 +182,4 @@ class Answerer:
         )[0]
         if len(ids) > most:
             raise InputError(f"the question takes {len(ids):,} tokens with its prompt; the reader reads {most}.")
-        return len(ids)
+        return ids

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from aag_hf.errors import InputError
 from aag_hf.hyperlora import DocumentMemory
 from aag_hf.serving.answering import Answer, Answerer, Document, Question
-from aag_hf.serving.batching import Batcher, Busy
+from aag_hf.serving.batching import Busy, Workers
 from aag_hf.serving.guard import HEALTH, Guard
 from aag_hf.serving.replies import DONE, Reply, event
 from aag_hf.serving.requests import (
@@ -40,7 +40,7 @@ Endpoint = Literal["chat.completion", "text_completion"]
 
 def make_app(
     answerer: Answerer,
-    batcher: Batcher,
+    workers: Workers,
     name: str,
     max_document_bytes: int,
     api_key: str | None = None,
@@ -49,14 +49,14 @@ def make_app(
     """The server as an ASGI application.
 
     Args:
-        answerer: Does the work.
-        batcher: Runs it; it must be running.
+        answerer: Tells what the model reads.
+        workers: Do the work.
         name: What the model is called.
         max_document_bytes: The most that the memories of documents take together.
         api_key: As in [`~aag_hf.serving.guard.Guard`].
         hosts: As there.
     """
-    api = _Api(answerer, batcher, name, DocumentStore(max_document_bytes))
+    api = _Api(answerer, workers, name, DocumentStore(max_document_bytes))
     routes = [
         Route(HEALTH, api.health),
         Route("/v1/models", api.models),
@@ -76,13 +76,13 @@ def make_app(
 
 
 class _Api:
-    def __init__(self, answerer: Answerer, batcher: Batcher, name: str, store: DocumentStore):
-        self.answerer, self.batcher, self.name, self.store = answerer, batcher, name, store
+    def __init__(self, answerer: Answerer, workers: Workers, name: str, store: DocumentStore):
+        self.answerer, self.workers, self.name, self.store = answerer, workers, name, store
         self.created = int(time.time())
         self.reading: dict[str, asyncio.Task[StoredDocument]] = {}
 
     async def health(self, request: Request) -> Response:
-        if not self.batcher.alive:
+        if not self.workers.alive:
             raise ApiError(503, "the thread that answers has ended: start the server again.")
         return JSONResponse({"status": "ok"})
 
@@ -108,7 +108,7 @@ class _Api:
 
     async def _read(self, identifier: str, text: str) -> StoredDocument:
         try:
-            memory = await asyncio.wrap_future(self.batcher.submit(Document(text)))
+            memory = await asyncio.wrap_future(self.workers.submit(Document(text)))
             document = StoredDocument(identifier, memory, int(time.time()))
             try:
                 self.store.add(document)
@@ -147,7 +147,7 @@ class _Api:
         if asked.stream:
             return await self._stream(request, questions, reply, asked.stream_options.include_usage)
         try:
-            answers = asyncio.gather(*[asyncio.wrap_future(self.batcher.submit(question)) for question in questions])
+            answers = asyncio.gather(*[asyncio.wrap_future(self.workers.submit(question)) for question in questions])
             return JSONResponse(reply.whole(await _unless_gone(request, answers)))
         finally:
             _drop(questions)
@@ -189,7 +189,7 @@ class _Api:
             for number, question in enumerate(questions):
                 question.on_text = partial(tell, number)
                 question.result.add_done_callback(partial(tell_end, number))
-                self.batcher.submit(question)
+                self.workers.submit(question)
             # An error before the first word still has a status.
             first = await _unless_gone(request, events.get())
             if first[1] is None:
@@ -250,6 +250,8 @@ async def _unless_gone(request: Request, awaited: Awaitable[Result]) -> Result:
     finally:
         gone.cancel()
         result.cancel()
+        # An error that nobody looks at is printed by asyncio.
+        result.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
 
 async def _client_leaves(request: Request) -> None:

@@ -22,6 +22,17 @@ class Job(Protocol):
     def kind(self) -> Hashable: ...
 
 
+class Workers(Protocol):
+    """Those who do jobs."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether they work."""
+
+    def submit(self, job: Any) -> Future[Any]:
+        """Let `job` be done; returns its `result`, which is cancelled if nobody waits for it any more."""
+
+
 class Busy(RuntimeError):
     """Too many jobs wait already."""
 

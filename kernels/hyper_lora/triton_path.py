@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_library = torch.library.Library("aag_hf", "DEF")
+from aag_hf.kernels.hyper_lora.namespace import NAMESPACE
+
+_library = torch.library.Library(NAMESPACE, "DEF")
 _library.define("hyper_lora_shrink(Tensor x, Tensor w, Tensor? cu_seqlens) -> Tensor")
 _library.define("hyper_lora_expand(Tensor? y, Tensor u, Tensor w, float scale, Tensor? cu_seqlens) -> Tensor")
 _library.define("hyper_lora_expand_(Tensor(a!) y, Tensor u, Tensor w, float scale, Tensor? cu_seqlens) -> ()")
@@ -54,9 +56,9 @@ for _name, _kernel, _shape in (
     ("outer", _outer, lambda x, u, samples, scale, cu_seqlens: x.new_empty(samples, x.shape[1], u.shape[1])),
 ):
     _library.impl(f"hyper_lora_{_name}", _kernel, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"aag_hf::hyper_lora_{_name}", _shape, lib=_library)
+    torch.library.register_fake(f"{NAMESPACE}::hyper_lora_{_name}", _shape, lib=_library)
 
-_ops = torch.ops.aag_hf
+_ops = getattr(torch.ops, NAMESPACE)
 
 
 class _Linear(torch.autograd.Function):
