@@ -1,6 +1,7 @@
 """Measures a reader on every example once, with standard errors and controls."""
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -29,6 +30,8 @@ from aag_hf.evaluation.scores import METRICS, check_groups, score_predictions, s
 from aag_hf.hyperlora import DocumentMemory
 
 Records = Sequence[dict[str, Any]]
+# Questions whose memories are held at a time: each takes megabytes.
+_HELD = 256
 
 
 def evaluate_reader(
@@ -96,12 +99,13 @@ def evaluate_reader(
         contexts = model.write_contexts(questions, batch_size)
     features = _features(model, records, contexts, control, batch_size, seed, processes)
     documents, read = _documents(model, records, control, batch_size, seed, processes)
-    memory, seconds_to_read = _memory(model, read, batch_size)
     if control == "document_in_prompt":
         contexts = documents
     with _adapter(model, control):
-        output = model.generate(questions, contexts, features, passages, batch_size, memory, drafts=drafts)
-    output.seconds["memory"] = output.seconds.get("memory", 0.0) + seconds_to_read
+        if read is None:
+            output = model.generate(questions, contexts, features, passages, batch_size, drafts=drafts)
+        else:
+            output = _remembered(model, questions, contexts, features, read, batch_size, drafts)
     return _scored(output, records, control, match, processes)
 
 
@@ -177,18 +181,45 @@ def _features(
     return torch.stack(own_share(controlled.unbind(), processes))
 
 
-def _memory(
-    model: AwakeningModel, documents: Sequence[WeightedTexts] | None, batch_size: int
-) -> tuple[DocumentMemory | None, float]:
-    """A memory for each question, the weighted sum of its documents', and the seconds it took to read them."""
-    if documents is None:
-        return None, 0.0
-    start = time.perf_counter()
+def _remembered(
+    model: AwakeningModel,
+    questions: Sequence[str],
+    contexts: Sequence[str] | None,
+    features: torch.Tensor | None,
+    read: Sequence[WeightedTexts],
+    batch_size: int,
+    drafts: DraftOptions | None,
+) -> AwakeningOutput:
+    """The answers of a reader of documents, which holds the memories of `_HELD` questions at a time."""
+    whole = AwakeningOutput([], None, None, defaultdict(float), 0, [])
+    for start in range(0, len(questions), _HELD):
+        part = slice(start, start + _HELD)
+        began = time.perf_counter()
+        memory = _memory(model, read[part], batch_size)
+        whole.seconds["memory"] += time.perf_counter() - began
+        output = model.generate(
+            questions[part],
+            None if contexts is None else contexts[part],
+            None if features is None else features[part],
+            batch_size=batch_size,
+            memory=memory,
+            drafts=drafts,
+        )
+        whole.answers += output.answers
+        whole.input_tokens += output.input_tokens
+        for stage, seconds in output.seconds.items():
+            whole.seconds[stage] += seconds
+        whole.scores = None if whole.scores is None or output.scores is None else whole.scores + output.scores
+    return whole
+
+
+def _memory(model: AwakeningModel, documents: Sequence[WeightedTexts], batch_size: int) -> DocumentMemory:
+    """A memory for each question, the weighted sum of its documents'."""
     each = list(dict.fromkeys(text for texts, _ in documents for text in texts))
     memory = model.memorize(each, batch_size=batch_size)
     place = {text: number for number, text in enumerate(each)}
     summed = [memory[[place[text] for text in texts]].sum(weights) for texts, weights in documents]
-    return DocumentMemory.cat(summed), time.perf_counter() - start
+    return DocumentMemory.cat(summed)
 
 
 def _documents(

@@ -157,6 +157,21 @@ def test_evaluation_has_controls_of_documents(reader, train_file, tmp_path):
     assert tokens["document_in_prompt"] > tokens["none"] == tokens["another_document"]
 
 
+def test_an_evaluation_holds_the_memories_of_some_questions_at_a_time(reader, train_file, monkeypatch):
+    model, records = AwakeningModel.from_pretrained(reader), read_records(train_file)[3:10]
+    whole = evaluate_reader(model, records, control="added_document")
+    most = []
+    monkeypatch.setattr("aag_hf.evaluation.evaluator._HELD", 3)
+    generate = model.generate
+    monkeypatch.setattr(
+        model, "generate", lambda *args, **options: most.append(len(options["memory"])) or generate(*args, **options)
+    )
+    parts = evaluate_reader(model, records, control="added_document")
+    assert most == [3, 3, 1]
+    for figure in ("predictions", "exact_match", "input_tokens"):
+        assert parts[figure] == whole[figure]
+
+
 def test_memories_are_written_asked_and_not_made_again(reader, tmp_path, capsys):
     (tmp_path / "texts.jsonl").write_text(
         "\n".join(json.dumps({"id": f"d{i}", "text": t}) for i, t in enumerate(TEXTS))
