@@ -11,7 +11,8 @@ from aag_hf.hyperlora import DocumentMemory
 def memories_for(questions: Sequence[str], memory: DocumentMemory) -> DocumentMemory:
     """For each question the memory of the document that BM25 ranks first, and an empty one if no word is shared.
 
-    A sum of memories blends what its documents say. A single one does not, however many there are to choose from.
+    A sum of memories blends what its documents say. A single one does not, however many there are to choose from. Where
+    there is but one document, all questions get its memory.
 
     Args:
         questions: The questions.
@@ -30,6 +31,8 @@ def memories_for(questions: Sequence[str], memory: DocumentMemory) -> DocumentMe
     model.generate(questions, memory=memories_for(questions, memory))
     ```
     """
+    if len(memory) == 1:
+        return memory[[0] * len(questions)]
     if memory.texts is None:
         raise InputError(
             f"the memories of {', '.join(memory.ids[:3])} have no texts to choose by: memorize them again."

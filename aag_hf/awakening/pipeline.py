@@ -80,8 +80,7 @@ class AwakeningPipeline:
         if asked and not answered:
             raise InputError("the question is blank: ask something.")
         if not generation_options.keys() & {"memory", "documents"} and self.memory is not None:
-            several = len(self.memory) > 1
-            generation_options["memory"] = memories_for(asked, self.memory) if several else self.memory
+            generation_options["memory"] = memories_for(asked, self.memory)
         results = self._answer(answered, **_of_answered(asked, generation_options))
         for result in results:
             if min_score is not None and result["score"] is not None and result["score"] < min_score:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aag_hf.awakening import AwakeningModel
+from aag_hf.awakening import AwakeningModel, memories_for
 from aag_hf.data.jsonl import write_rows
 from aag_hf.data.records import read_records
 from aag_hf.demo.files import named_alone, uploaded_text
@@ -66,7 +66,8 @@ def answer(model: AwakeningModel, records: Records, memory: DocumentMemory | Non
     Args:
         model: The reader.
         records: The records. Their own contexts and documents are read, where the reader reads any.
-        memory: One row, from which all are answered instead of from their own documents.
+        memory: One row per document. Each question is answered from the one that its words fit best, instead of from
+            its own document.
 
     Raises:
         InputError: A record lacks what the reader reads.
@@ -80,6 +81,7 @@ def answer(model: AwakeningModel, records: Records, memory: DocumentMemory | Non
             raise InputError(f"{error} Or have the model remember a document before.") from None
     passages = [record["ctxs"] for record in records] if model.config.fid else None
     contexts = given_contexts(model.config, records)
+    memory = None if memory is None else memories_for(questions, memory)
     return model.generate(questions, contexts, passages=passages, memory=memory, documents=documents).answers
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aag_hf.awakening import AwakeningModel
+from aag_hf.awakening import AwakeningModel, memories_for
 from aag_hf.demo.readers import Reading, checked_question, read_from
 from aag_hf.errors import InputError
 from aag_hf.hyperlora import DocumentMemory
@@ -70,23 +70,24 @@ def forget(documents: Documents, name: str | None) -> Documents:
 
 
 def memory_of(documents: Documents) -> DocumentMemory:
-    """One memory of all documents: memories add up.
+    """The memories of all documents, a row for each.
 
     Raises:
         InputError: There is no document.
     """
     if not documents:
         raise InputError("no document is remembered: read one first.")
-    return DocumentMemory.cat([document.memory for document in documents]).sum()
+    return DocumentMemory.cat([document.memory for document in documents])
 
 
 def recall(model: AwakeningModel, documents: Documents, question: str) -> Reading:
-    """Answer a question from the documents, whose texts are not in the prompt.
+    """Answer a question from the document that its words fit best. No text is in the prompt.
 
     Raises:
         InputError: There is no question or no document.
     """
-    return read_from(model, checked_question(question), memory_of(documents))
+    question = checked_question(question)
+    return read_from(model, question, memories_for([question], memory_of(documents)))
 
 
 def _unused(name: str, used: set[str]) -> str:

@@ -27,6 +27,10 @@ def test_a_question_that_shares_no_word_gets_an_empty_memory():
     assert chosen.tensor[:, 0, 0, 0].tolist() == [0, 2]
 
 
+def test_of_one_document_everything_is_asked():
+    assert memories_for(["Who wrote Hamlet?", "ost?"], memory(None)[1]).ids == ("b", "b")
+
+
 def test_without_texts_there_is_nothing_to_choose_by():
     with pytest.raises(InputError, match="memories of a, b, c have no texts to choose by"):
         memories_for(["Who?"], memory(None))
