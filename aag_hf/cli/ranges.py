@@ -64,6 +64,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "neftune_noise_alpha": _NOT_NEGATIVE,
     "warmup_steps": _NOT_NEGATIVE,
     "min_score": (-_MOST, 0, f"{-_MOST} to 0"),
+    "added_documents": _SHARE,
     "lora_alpha": _ABOVE_ZERO,
     "learning_rate": _ABOVE_ZERO,
     "num_train_epochs": _ABOVE_ZERO,

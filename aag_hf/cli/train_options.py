@@ -47,6 +47,10 @@ class TrainOptions(PromptOptions, SampleOptions, AdapterOptions, ModelOptions):
         default="passages", metadata={"help": "The adapter's document: generated, compressed or passages."}
     )
     adapter_passages: int = field(default=1, metadata={"help": "How many passages its 'passages' joins."})
+    added_documents: float = field(
+        default=0.5,
+        metadata={"help": "How often other documents' memories are added to a question's in training, in [0, 1]."},
+    )
     keep_lower_states: bool = field(
         default=False,
         metadata={"help": "Compute what enters the lowest adapted layer once per row, and train the layers above it."},

@@ -142,6 +142,7 @@ def _memory_config(options: TrainOptions, base: PreTrainedModel, task_type: str)
         hypernetwork="memory",
         static=options.static,
         static_r=options.static_r or 8,
+        added_documents=options.added_documents,
         **adapter,
     )
 

@@ -118,6 +118,8 @@ def _written(network: HyperNetwork, given: torch.Tensor | DocumentStates) -> tor
     if isinstance(given, torch.Tensor):
         return given
     memories = network.write(given)
+    if given.weights is not None:
+        return torch.einsum("qb,bmrd->qmrd", given.weights.to(memories), memories)
     return memories if given.rows is None else memories[given.rows]
 
 
@@ -132,6 +134,9 @@ def make_pass(model: nn.Module, inputs: AdapterInputs, cu_seqlens: torch.Tensor 
         return None
     given, questions = inputs.for_networks(container), inputs.questions
     networks = container.active_networks
+    if model.training:
+        # Once for the pass, which may make its adapters layer by layer and again for gradients.
+        given = {name: networks[name].in_training(value) for name, value in given.items()}
     adapters: AdapterSource
     if model.training and _let_checkpoints_find_the_pass(model, container.current):
         adapters = AdaptersOnDemand(networks, given)

@@ -18,12 +18,15 @@ class DocumentStates(ModelOutput):
         mask (`torch.Tensor`): bool ``(documents, tokens)``, the tokens that are written into a memory.
         rows (`torch.Tensor`): int64 ``(questions,)``, which document each question of a batch reads; ``None`` where
             question i reads document i.
+        weights (`torch.Tensor`): ``(questions, documents)``, the weight of each document's memory in the sum that a
+            question reads, instead of one document; ``None`` outside of training.
     """
 
     states: torch.Tensor
     embeddings: torch.Tensor | None = None
     mask: torch.Tensor | None = None
     rows: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> "DocumentStates":
         """The same on another device."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from aag_hf.hyperlora.config import HyperLoraConfig
+from aag_hf.hyperlora.document_states import DocumentStates
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,10 @@ class HyperNetwork(nn.Module):
     def generate(self, features: torch.Tensor, kind: str, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The generated part: ``(sites, batch, d_in · r)`` and ``(sites, batch, r · d_out)``; see `matrices`."""
         raise NotImplementedError
+
+    def in_training(self, given: torch.Tensor | DocumentStates) -> torch.Tensor | DocumentStates:
+        """What the network reads of what a training pass was given: the same, unless a subclass disturbs it."""
+        return given
 
     def matrices(self, given: torch.Tensor, kind: str, position: int | None = None) -> list[Matrices]:
         """A and B of the sites of one kind, for every question of the batch, in one matrix product a head.

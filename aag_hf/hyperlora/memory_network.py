@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from aag_hf.hyperlora.added_documents import with_added_documents
 from aag_hf.hyperlora.config import HyperLoraConfig
 from aag_hf.hyperlora.document_states import DocumentStates
 from aag_hf.hyperlora.hypernetwork import HyperNetwork, Matrices, Site
@@ -53,6 +54,7 @@ class MemoryHyperNetwork(HyperNetwork):
         self.width = widths.pop()
         self.order = {name: index for index, name in enumerate(sites)}
         self.memories = len(sites) if config.memory_per_layer else 1
+        self.added_documents = config.added_documents
         d, hidden, r = config.feature_dim, config.hidden_dim, config.r
         self.block = DocumentBlock(2 * d + self.width, hidden)
         self.key = nn.Linear(d, self.memories * r)
@@ -86,6 +88,12 @@ class MemoryHyperNetwork(HyperNetwork):
         keys = keys * torch.rsqrt(keys.square().sum(-1, keepdim=True) + KEY_EPSILON)
         values = e + SLOWER * self.value(e)
         return torch.einsum("btmr,btd->bmrd", keys * gates.unsqueeze(-1), values)
+
+    def in_training(self, given: torch.Tensor | DocumentStates) -> torch.Tensor | DocumentStates:
+        """Documents with others of their batch added, as often as `added_documents` of the configuration says."""
+        if self.added_documents == 0 or not isinstance(given, DocumentStates):
+            return given
+        return with_added_documents(given, self.added_documents)
 
     def gates(self, documents: DocumentStates) -> torch.Tensor:
         """How strongly each token of some documents is written: ``g_t / √(Σ g_t²)``.

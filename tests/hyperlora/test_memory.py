@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from aag_hf import DocumentMemory, HyperLoraConfig, hyperlora_features, to_lora
 from aag_hf.errors import InputError
 from aag_hf.hyperlora import calibrate
+from aag_hf.hyperlora.added_documents import with_added_documents
 from aag_hf.hyperlora.document_states import DocumentStates
 from aag_hf.hyperlora.memory_network import PIECE
 
@@ -207,6 +208,8 @@ def test_checkpointed_gradients_are_the_same(base, reentrant):
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
             model.enable_input_require_grads()
         model.zero_grad()
+        # The same documents are added: they are drawn once per pass, not again when activations are recomputed.
+        torch.manual_seed(7)
         model(input_ids=ids(), documents=documents(), labels=ids()).loss.backward()
         gradients.append({name: p.grad.clone() for name, p in network_of(model).named_parameters()})
     for name, gradient in gradients[0].items():
@@ -362,6 +365,34 @@ def test_memories_that_cannot_be_read_are_refused(model, tiny_llama_dir, tmp_pat
         DocumentMemory.from_pretrained(tmp_path)
     with pytest.raises(InputError, match="no such file"):
         DocumentMemory.from_pretrained(tmp_path / "none.safetensors")
+
+
+def test_in_training_other_documents_are_added_as_often_as_the_share_says():
+    states = replace(documents(5), rows=torch.tensor([0, 0, 3, 4] * 500))
+    weights = with_added_documents(states, 0.25).weights
+    own = torch.nn.functional.one_hot(states.rows, 5)
+    assert weights.unique().tolist() == [0, 1] and (weights[own.bool()] == 1).all()
+    added = weights.sum(1) - 1
+    assert abs((added > 0).float().mean() - 0.25) < 0.05
+    assert added.unique().tolist() == [0, 1, 2, 3]
+    # Any other document is as likely as any other.
+    assert ((weights - own)[states.rows == 3].mean(0)[[0, 1, 2, 4]] - 0.125).abs().max() < 0.05
+    assert torch.equal(with_added_documents(states, 0.0).weights, own.float())
+    # There may be fewer documents than could be added.
+    assert with_added_documents(documents(2), 1.0).weights.tolist() == [[1, 1], [1, 1]]
+    assert with_added_documents(documents(1), 1.0).weights.tolist() == [[1]]
+
+
+def test_a_training_pass_reads_the_sum_and_an_evaluation_the_document_itself(base, tiny_llama_dir):
+    model = adapted(base, added_documents=1.0)
+    states = documents(2)
+    memory = model.memorize(states)
+    alone = model(input_ids=ids(2), documents=states).logits
+    torch.testing.assert_close(alone, model(input_ids=ids(2), memory=memory).logits)
+    both = model(input_ids=ids(2), memory=memory.sum()[[0, 0]]).logits
+    assert (both - alone).abs().max() > 1e-4
+    model.train()
+    torch.testing.assert_close(model(input_ids=ids(2), documents=states).logits, both)
 
 
 def test_states_that_cannot_be_read_are_refused(model):
