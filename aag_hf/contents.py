@@ -12,7 +12,7 @@ from aag_hf.errors import InputError
 from aag_hf.manifest import MANIFEST, Manifest
 
 # Files that a saved model does not need, or that describe a run and not its outcome.
-_BESIDE = ("README.md", "training_args.bin", "trainer_state.json")
+_BESIDE = ("README.md", "training_args.bin", "trainer_state.json", "curves.png")
 INDEX = "index"
 _FIGURES = ("training_figures", "training_environment")
 

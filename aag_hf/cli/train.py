@@ -22,6 +22,7 @@ from aag_hf.cli.stage import new_directory
 from aag_hf.cli.teacher import set_up_teacher
 from aag_hf.cli.train_options import TrainOptions
 from aag_hf.cli.training import (
+    CURVES,
     check_quantized,
     environment,
     gathered_weights,
@@ -37,6 +38,7 @@ from aag_hf.cli.untrained import calibrate_on, documents_of, untrained_model, up
 from aag_hf.collators import DataCollatorForContextDistillation
 from aag_hf.errors import InputError
 from aag_hf.evaluation import ReaderMetrics
+from aag_hf.evaluation.curves import plot_curves
 from aag_hf.manifest import Manifest
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer
 from aag_hf.trainers.lower_layers import WithLowerStates
@@ -96,6 +98,7 @@ def _train(options: TrainOptions, arguments: ContextDistillationConfig, output_d
         model.config.training_environment = environment(arguments)
         with new_directory(output_dir, made_by) as directory:
             model.save_pretrained(directory, reader_weights=weights)
+            plot_curves(trainer.state.log_history, directory / CURVES)
             if teacher is not None and arguments.train_teacher:
                 teacher.save_pretrained(directory / "teacher")
     trainer.accelerator.wait_for_everyone()

@@ -19,6 +19,7 @@ from aag_hf.cli.options import OVERWRITE, AdapterOptions, ModelOptions, SampleOp
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.stage import new_directory
 from aag_hf.cli.training import (
+    CURVES,
     check_quantized,
     gathered_weights,
     manifest_of,
@@ -31,6 +32,7 @@ from aag_hf.collators import DataCollatorForContextGeneration
 from aag_hf.data.contexts import GENERATOR_PROMPT
 from aag_hf.data.folds import fold_of
 from aag_hf.errors import InputError
+from aag_hf.evaluation.curves import plot_curves
 from aag_hf.manifest import Manifest
 from aag_hf.trainers import ContextGeneratorConfig, ContextGeneratorTrainer
 
@@ -106,6 +108,7 @@ def _train(
             settle(tokenizer, model)
             model.save_pretrained(directory, state_dict=weights)
             tokenizer.save_pretrained(directory)
+            plot_curves(trainer.state.log_history, directory / CURVES)
         told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
         plain_console().print(f"{output_dir}: {told}")
     trainer.accelerator.wait_for_everyone()

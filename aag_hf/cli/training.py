@@ -49,6 +49,8 @@ OF_THE_BEST = {
     "eval_use_gather_object", "include_for_metrics", "batch_eval_metrics",
 }
 # fmt: on
+# Beside the weights: what was logged, as a plot.
+CURVES = "curves.png"
 INPUTS = ("train_file", "dev_file", "model_name_or_path", "teacher")
 _OF_THIS_MACHINE = ("train_file", "dev_file", "teacher", "teacher_cache_dir", "threads", "overwrite")
 

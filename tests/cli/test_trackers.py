@@ -36,6 +36,7 @@ def test_tensorboard_gets_every_loss_term(tiny_llama_dir, tmp_path):
         str(tmp_path / "aag"),
     ]
     assert main(["train", *files, *steps, *student]) == 0
+    assert (tmp_path / "aag" / "curves.png").is_file()
     logged = set()
     for events in (tmp_path / "aag.checkpoints").rglob("events.out.tfevents.*"):
         logged |= set(EventAccumulator(str(events)).Reload().Tags()["scalars"])
