@@ -83,7 +83,7 @@ def serve(options: ServeOptions) -> None:
 
     Raises:
         ModuleNotFoundError: A package is missing.
-        InputError: The port is taken, or the model cannot be loaded or served.
+        InputError: The port is taken, no vLLM server answers, or the model cannot be loaded or served.
     """
     import uvicorn
 
@@ -93,6 +93,10 @@ def serve(options: ServeOptions) -> None:
     refuse_processes("serve")
     use_threads(options.threads)
     name = options.served_model_name or Path(options.model).resolve().name
+    if options.vllm is not None:
+        from aag_hf.serving.through_vllm import check_server
+
+        check_server(options.vllm, os.environ.get(VLLM_API_KEY))
     with _listening(options.host, options.port) as listener:
         directory = saved_directory(options.model)
         answerer = Answerer(AwakeningModel.from_pretrained(directory, **options.loading_arguments()).to(device()))

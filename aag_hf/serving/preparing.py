@@ -65,7 +65,7 @@ class Preparer:
             raise InputError(f"this reader reads {model.config.context} in its prompt: leave vllm out.")
         if (model.question_encoder is None) == (model.document_encoder is None):
             what = "no hypernetwork" if model.question_encoder is None else "adapters from question and document"
-            raise InputError(f"this reader has {what}, so that no LoRA of one question or document: leave vllm out.")
+            raise InputError(f"this reader has {what}; vLLM takes the LoRA of one of them: leave vllm out.")
         self.answerer, self.folder, self.reader = answerer, folder, reader
 
     def name(self, question: Question) -> str:
@@ -100,7 +100,9 @@ class Preparer:
     def _make(self, missing: dict[str, Question]) -> list[str]:
         model, left = self.answerer.model, []
         questions = list(missing.values())
-        inputs: list[dict[str, Any]] = [{"memory": question.memory} for question in questions]
+        inputs: list[dict[str, Any]] = [
+            {"memory": q.memory.to(model.device)} for q in questions if q.memory is not None
+        ]
         if questions and model.question_encoder is not None:
             inputs = [{"features": row} for row in model.encode_features([question.text for question in questions])]
         for name, given in zip(missing, inputs, strict=True):

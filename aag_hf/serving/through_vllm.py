@@ -20,6 +20,18 @@ from aag_hf.serving.requests import ApiError
 GREEDY = {"temperature": 0, "repetition_penalty": 1, "frequency_penalty": 0, "presence_penalty": 0, "min_tokens": 0}
 
 
+def check_server(url: str, api_key: str | None = None) -> None:
+    """Find out whether a vLLM server answers.
+
+    Raises:
+        InputError: None does.
+    """
+    try:
+        httpx2.get(f"{_base(url)}/v1/models", headers=_headers(api_key), timeout=10).raise_for_status()
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise InputError(f"vllm is {url}: no vLLM server answers there ({error}): start it first.") from None
+
+
 class VllmAnswers:
     """Takes the same jobs as a [`~aag_hf.serving.batching.Batcher`]; vLLM answers the questions.
 
@@ -28,23 +40,14 @@ class VllmAnswers:
         preparer: Makes adapters and prompts.
         batcher: Runs the preparer's work.
         api_key: What vLLM asks for, if it does.
-
-    Raises:
-        InputError: No such server answers there.
     """
 
     def __init__(self, url: str, preparer: Preparer, batcher: Batcher, api_key: str | None = None):
-        self.url = url.rstrip("/").removesuffix("/v1")
         self.preparer, self.batcher = preparer, batcher
-        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._tasks: set[asyncio.Task[None]] = set()
-        try:
-            httpx2.get(f"{self.url}/v1/models", headers=self._headers, timeout=10).raise_for_status()
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise InputError(f"vllm is {url}: no vLLM server answers there ({error}): start it first.") from None
         self._client = httpx2.AsyncClient(
-            base_url=self.url,
-            headers=self._headers,
+            base_url=_base(url),
+            headers=_headers(api_key),
             timeout=httpx2.Timeout(None, connect=10),
             limits=httpx2.Limits(max_connections=MOST_WAITING),
         )
@@ -126,3 +129,11 @@ class VllmAnswers:
                     if "error" in piece:
                         raise ApiError(502, f"vLLM stopped: {piece['error'].get('message')}", code="vllm")
                     yield piece
+
+
+def _base(url: str) -> str:
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def _headers(api_key: str | None) -> dict[str, str]:
+    return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}

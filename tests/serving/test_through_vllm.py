@@ -26,7 +26,7 @@ from aag_hf.serving.answering import Answerer
 from aag_hf.serving.app import make_app
 from aag_hf.serving.batching import Batcher
 from aag_hf.serving.preparing import Preparer
-from aag_hf.serving.through_vllm import VllmAnswers
+from aag_hf.serving.through_vllm import VllmAnswers, check_server
 
 TEXTS = [f"The capital of {place} is {place[::-1] * 3}, and its money the {place.lower()}." for place in "ABCDEF"]
 QUESTIONS = [f"What is the {noun} of {place}?" for noun in ("capital", "money") for place in "ABCD"]
@@ -96,6 +96,7 @@ def fronted(running, tiny_llama_dir, tiny_tokenizer, tmp_path):
         answerer = Answerer(model)
         preparer = Preparer(answerer, AdapterFolder(tmp_path / "adapters", max_bytes), "reader")
         with running(stand_in.app) as vllm, Batcher(preparer.work, 8) as batcher:
+            check_server(f"{vllm}/v1")
             app = make_app(answerer, VllmAnswers(f"{vllm}/v1", preparer, batcher), "reader", 10**9)
             with running(app) as address, httpx2.Client(base_url=address, timeout=60) as client:
                 yield client, stand_in
@@ -170,12 +171,10 @@ def test_vllm_stops_writing_for_a_client_that_left(fronted, question_reader):
 
 
 def test_what_vllm_cannot_serve_is_refused_at_the_start(memory_reader, question_reader, tmp_path):
+    for url in ("http://127.0.0.1:9", "nonsense"):
+        with pytest.raises(InputError, match=f"vllm is {url}: no vLLM server answers there"):
+            check_server(url)
     folder = AdapterFolder(tmp_path / "adapters", 1)
-    preparer = Preparer(Answerer(memory_reader), folder, "reader")
-    with Batcher(preparer.work, 1) as batcher:
-        for url in ("http://127.0.0.1:9", "nonsense"):
-            with pytest.raises(InputError, match=f"vllm is {url}: no vLLM server answers there"):
-                VllmAnswers(url, preparer, batcher)
     parts = (memory_reader.config, memory_reader.reader, memory_reader.tokenizer)
     for encoders, said in [
         ({}, "no hypernetwork"),
