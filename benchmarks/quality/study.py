@@ -53,9 +53,9 @@ class Run:
 
     Args:
         name: In the column ``run``.
-        data: Which data, by name.
+        data: What it is trained on, by name.
         seeds: One reader is trained per seed.
-        conditions: What is measured; see `conditions.Measured.measure`.
+        tests: By the name of what is asked, the conditions that are measured; see `conditions.Measured.measure`.
         reader: Options of ``aag train``, beside `MODEL`.
         training: Arguments of the trainer, beside `TRAINING`.
     """
@@ -63,7 +63,7 @@ class Run:
     name: str
     data: str
     seeds: list[int]
-    conditions: list[str]
+    tests: dict[str, list[str]]
     reader: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -87,21 +87,24 @@ class Study:
 
     def run(self, run: Run) -> None:
         """Train and measure what the table lacks of a run."""
-        split = self.splits[run.data]
         for seed in run.seeds:
-            done = {row["condition"] for row in self.rows() if (row["run"], row["seed"]) == (run.name, str(seed))}
-            missing = [condition for condition in run.conditions if condition not in done]
-            if not missing:
+            done = {(row["data"], row["condition"]) for row in self.rows() if _is_of(row, run, seed)}
+            missing = {
+                data: [condition for condition in conditions if (data, condition) not in done]
+                for data, conditions in run.tests.items()
+            }
+            if not any(missing.values()):
                 continue
             start = time.perf_counter()
-            model = self.trained(run, split, seed)
-            seconds = time.perf_counter() - start
-            measured = Measured(model, split.test, unrelated_texts(run.data), seed)
-            for condition in missing:
-                row = {"run": run.name, "data": run.data, "seed": seed, "train_seconds": round(seconds)}
-                row |= measured.measure(condition)
-                print({name: row[name] for name in COLUMNS}, flush=True)
-                self._append(row)
+            model = self.trained(run, self.splits[run.data], seed)
+            seconds = round(time.perf_counter() - start)
+            for data, conditions in missing.items():
+                measured = Measured(model, self.splits[data].test, unrelated_texts(data), seed)
+                for condition in conditions:
+                    row = {"run": run.name, "data": data, "seed": seed, "train_seconds": seconds}
+                    row |= measured.measure(condition)
+                    print({name: row[name] for name in COLUMNS}, flush=True)
+                    self._append(row)
             del model, measured
             gc.collect()
 
@@ -150,6 +153,10 @@ class Study:
             writer.writerow({name: row[name] for name in COLUMNS})
 
 
+def _is_of(row: dict[str, str], run: Run, seed: int) -> bool:
+    return (row["run"], row["seed"]) == (run.name, str(seed))
+
+
 def read_grid(path: Path) -> Iterator[Run]:
     """The runs of a grid. What stands under ``defaults`` counts for each of them."""
     grid = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -171,7 +178,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     runs = [run for run in read_grid(options.grid) if options.only is None or run.name in options.only]
-    splits = {name: load_split(name, options.nq) for name in dict.fromkeys(run.data for run in runs)}
+    names = dict.fromkeys(name for run in runs for name in (run.data, *run.tests))
+    splits = {name: load_split(name, options.nq) for name in names}
     study = Study(options.out, splits)
     for run in runs:
         study.run(run)
