@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
+from aag_hf.awakening.answer_scorer import AnswerScorer
 from aag_hf.awakening.configuration import AwakeningConfig
 from aag_hf.awakening.drafts import DrawingOptions
 from aag_hf.data.answers import comparable
@@ -47,7 +48,7 @@ class DraftOptions(DrawingOptions):
         """Refuse what does not go together.
 
         Raises:
-            InputError: Names the options and what to do.
+            InputError: Names the options and what to do; or the scorer cannot be read.
         """
         if self.aggregation not in get_args(Aggregation):
             raise InputError(
@@ -57,8 +58,10 @@ class DraftOptions(DrawingOptions):
             raise InputError("num_contexts and num_answers are both above 1: draw contexts or answers.")
         if self.num_answers > 1 and self.aggregation in JOINED:
             raise InputError(f"aggregation {self.aggregation} reads contexts: set num_contexts instead of num_answers.")
-        if self.several and self.aggregation == "best" and self.scorer is None:
-            raise InputError("aggregation best needs a scorer: fit one and save it (docs/how_to/drafts.md).")
+        if self.several and self.aggregation == "best":
+            if self.scorer is None:
+                raise InputError("aggregation best needs a scorer: fit one and save it (docs/how_to/drafts.md).")
+            AnswerScorer.load(self.scorer)
 
     def check_reader(self, config: AwakeningConfig) -> None:
         """Refuse a reader that cannot read the drafts.

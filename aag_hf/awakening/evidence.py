@@ -90,7 +90,8 @@ def evidence_of(
     """
     drafts = answered.drafts or [[Draft("", 0.0)]] * len(questions)
     answers = [[group[0].answer for group in grouped(candidates)] for candidates in answered.candidates]
-    rows, records = [], []
+    rows: list[int] = []
+    records = []
     for first, each, different in zip(starts(drafts), drafts, answers):
         own = range(first, first + len(each))
         for answer in different:

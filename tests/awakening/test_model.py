@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from aag_hf import AwakeningConfig, AwakeningModel, AwakeningPipeline, HyperLoraConfig, QuestionEncoder
 from aag_hf.awakening import share_weights
+from aag_hf.awakening.aggregation import DraftOptions
 from aag_hf.awakening.decoding import first_line, generate_texts
 from aag_hf.awakening.loading import load_language_model, load_part
 from aag_hf.errors import InputError
@@ -49,6 +50,15 @@ def test_answers_do_not_depend_on_batch_mates(model):
     alone = [model.generate([question]) for question in QUESTIONS[:4]]
     assert [output.answers[0] for output in alone] == together.answers[:4]
     assert [output.contexts[0] for output in alone] == together.contexts[:4]
+
+
+def test_drafts_are_read_with_the_adapter_of_their_own_question(model):
+    greedy, contexts = DraftOptions(num_answers=3, top_p=1e-9), [f"about {question}" for question in QUESTIONS]
+    drawn = model.generate(QUESTIONS, contexts=contexts, drafts=greedy)
+    assert drawn.answers == model.generate(QUESTIONS, contexts=contexts).answers
+    output = model.generate(QUESTIONS, drafts=DraftOptions(num_contexts=3, aggregation="marginal"))
+    alone = [model.generate([q], drafts=DraftOptions(num_contexts=3, aggregation="marginal")) for q in QUESTIONS[:2]]
+    assert [one.answers[0] for one in alone] == output.answers[:2]
 
 
 def test_the_head_of_a_frozen_model_never_sees_states_that_make_torch_copy_the_vocabulary(model):
