@@ -14,7 +14,7 @@ quickstart: .venv/installed
 BY_HAND := tests/launchers/test_engines.py tests/kernels/test_compile_kernels.py tests/serving/test_vllm.py
 
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 20 $(addprefix --ignore=,$(BY_HAND))
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 20 $(addprefix --ignore=,$(BY_HAND))
 
 # Training on two processes under each engine, DeepSpeed's too.
 test-engines: .venv/deepspeed
@@ -29,7 +29,7 @@ test-vllm: .venv/installed .venv-vllm/installed
 	$(BIN)/python -m pytest -rs tests/serving/test_vllm.py
 
 test-fast: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not launchers"
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not launchers"
 
 # The page of `aag demo` in a real browser, which has to be there: chromium of Debian, or google-chrome.
 test-demo: .venv/installed
