@@ -93,16 +93,16 @@ class AnswerScorer:
         """
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
-            vectors = [_numbers(found[name]) for name in ("mean", "scale", "weight")]
+            mean, scale, weight = (_numbers(found[name]) for name in ("mean", "scale", "weight"))
             (bias,) = _numbers([found["bias"]])
-            fits = tuple(found["evidence"]) == EVIDENCE and all(len(vector) == len(EVIDENCE) for vector in vectors)
+            fits = tuple(found["evidence"]) == EVIDENCE and len(mean) == len(scale) == len(weight) == len(EVIDENCE)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}): name a file of AnswerScorer.save.") from None
         except (ValueError, KeyError, TypeError, RecursionError):
             fits = False
         if not fits:
             raise InputError(f"{path}: expected a scorer of the evidence {', '.join(EVIDENCE)}: fit it again.")
-        return cls(*vectors, bias)
+        return cls(mean, scale, weight, bias)
 
 
 def _numbers(values: Sequence[float]) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel
@@ -90,7 +90,8 @@ def evidence_of(
     """
     drafts = answered.drafts or [[Draft("", 0.0)]] * len(questions)
     answers = [[group[0].answer for group in grouped(candidates)] for candidates in answered.candidates]
-    rows, records = [], []
+    rows: list[int] = []
+    records: list[dict[str, Any]] = []
     for first, each, different in zip(starts(drafts), drafts, answers):
         own = range(first, first + len(each))
         for answer in different:

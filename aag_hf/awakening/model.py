@@ -116,7 +116,7 @@ class AwakeningModel(nn.Module):
                 documents and there are none, or another number of them than of questions; or drafts do not go with
                 the reader or with what else was given.
         """
-        given = {"contexts": contexts, "features": features, "passages": passages}
+        given: dict[str, Any] = {"contexts": contexts, "features": features, "passages": passages}
         given |= {"memory": memory, "documents": documents}
         if drafts is not None and drafts.several:
             if generation_options:
