@@ -42,7 +42,7 @@ def test_ask_prints_the_answer_as_it_is(answer, capsys, monkeypatch):
 
     def pipeline(_):
         result = {"answer": answer, "score": -0.5, "context": answer, "seconds": {"answer": 1.0}}
-        return lambda questions, min_score: [result for _ in questions]
+        return lambda questions, **_: [result for _ in questions]
 
     monkeypatch.setattr(ask, "AwakeningModel", Model)
     monkeypatch.setattr(ask, "AwakeningPipeline", pipeline)

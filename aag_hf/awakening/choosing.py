@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from aag_hf.data.retrieval import Bm25Retriever
 from aag_hf.errors import InputError
 from aag_hf.hyperlora import DocumentMemory
 
@@ -37,6 +36,9 @@ def memories_for(questions: Sequence[str], memory: DocumentMemory) -> DocumentMe
         raise InputError(
             f"the memories of {', '.join(memory.ids[:3])} have no texts to choose by: memorize them again."
         )
+    # Of the extra `retrieval`, which one document does not need.
+    from aag_hf.data.retrieval import Bm25Retriever
+
     found = Bm25Retriever({"title": "", "text": text} for text in memory.texts).search(questions, top_k=1)
     best = [passages[0] for passages in found]
     chosen = memory[[memory.texts.index(passage["text"]) for passage in best]]
