@@ -5,13 +5,14 @@ THREADS ?= 2
 QUICKSTART_DIR ?= runs/quickstart
 BIN := .venv/bin
 
-.PHONY: quickstart test test-engines test-compile test-fast test-reliability audit test-demo test-vllm bench bench-gpu kernel-repository docs lint format clean
+.PHONY: quickstart test test-engines test-compile test-bare test-fast test-reliability audit test-demo test-vllm bench bench-gpu kernel-repository docs lint format clean
 
 quickstart: .venv/installed
 	$(BIN)/aag quickstart --output_dir $(QUICKSTART_DIR) --seed $(SEED) --threads $(THREADS)
 
 # The gate has fifteen minutes: what takes longest has targets of its own, below.
-BY_HAND := tests/launchers/test_engines.py tests/kernels/test_compile_kernels.py tests/serving/test_vllm.py
+BY_HAND := tests/launchers/test_engines.py tests/kernels/test_compile_kernels.py tests/serving/test_vllm.py \
+           tests/benchmarks/test_bare_environment.py
 
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 20 $(addprefix --ignore=,$(BY_HAND))
@@ -27,6 +28,10 @@ test-compile: .venv/installed
 # vLLM on the CPU, in an environment of its own of 3.5 GB: its answers are those of the readers.
 test-vllm: .venv/installed .venv-vllm/installed
 	$(BIN)/python -m pytest -rs tests/serving/test_vllm.py
+
+# The GPU's benchmarks, on a CPU, where none of our other packages is installed.
+test-bare: .venv/installed
+	$(BIN)/python -m pytest -rs tests/benchmarks/test_bare_environment.py
 
 test-fast: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not launchers"
