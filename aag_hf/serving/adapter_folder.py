@@ -1,6 +1,7 @@
 """Adapters as folders of plain LoRAs, of which the least recently used leave."""
 
 import os
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -12,13 +13,14 @@ from peft import LoraConfig
 from aag_hf.errors import InputError
 from aag_hf.hyperlora import save_lora
 from aag_hf.locks import temporary_folder
-from aag_hf.serving.adapter_names import ADAPTERS, adapter_folder_name
+from aag_hf.serving.adapter_names import ADAPTERS, adapter_folder_name, name_of_folder
 
-_GONE = ".gone-"
+# Of an adapter that is half written, or half removed.
+_PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial")
 
 
 class AdapterFolder:
-    """A folder of adapters. One thread of one process writes it; others read it meanwhile.
+    """A folder of adapters. One thread of one process writes it; others read it meanwhile. Other things in it stay.
 
     Args:
         path: The folder. It is made if it is absent, for this user alone.
@@ -41,8 +43,10 @@ class AdapterFolder:
             raise InputError(f"{path}: cannot be a folder of adapters ({error.strerror}): set {ADAPTERS}.") from None
         if found.st_uid != os.getuid() or found.st_mode & 0o022:
             raise InputError(f"{path}: others can write there: set {ADAPTERS} to a folder of your own.")
-        for leftover in path.glob(".*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in path.iterdir():
+            of = _PARTIAL.fullmatch(leftover.name)
+            if of is not None and name_of_folder(of[1]) is not None:
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def path_of(self, name: str) -> Path:
         """Where an adapter lies, if it is there."""
@@ -71,16 +75,16 @@ class AdapterFolder:
         return self._make_room(keep=name)
 
     def _make_room(self, keep: str) -> list[str]:
-        sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in self.path.glob("[!.]*")}
+        paths = {name: path for path in self.path.iterdir() if (name := name_of_folder(path.name)) is not None}
+        sizes = {name: sum(file.stat().st_size for file in path.iterdir()) for name, path in paths.items()}
         total, left = sum(sizes.values()), []
-        for path in sorted(sizes, key=lambda path: path.stat().st_mtime_ns):
-            name = "aag:" + path.name.replace("-", ":")
+        for name, path in sorted(paths.items(), key=lambda one: one[1].stat().st_mtime_ns):
             if total <= self.max_bytes:
                 break
             if name != keep and not self.in_use[name]:
                 # A reader finds the whole adapter or none.
-                gone = path.rename(self.path / f"{_GONE}{token_hex(4)}")
+                gone = path.rename(self.path / f".{path.name}.{token_hex(4)}.partial")
                 shutil.rmtree(gone)
-                total -= sizes[path]
+                total -= sizes[name]
                 left.append(name)
         return left

@@ -31,6 +31,12 @@ def adapter_folder_name(name: str) -> str | None:
     return found and f"{found[1]}-{found[2]}"
 
 
+def name_of_folder(folder: str) -> str | None:
+    """The name of the adapter that lies in a folder of this name; ``None`` if no adapter does."""
+    name = f"aag:{folder.replace('-', ':')}"
+    return name if _NAME.fullmatch(name) else None
+
+
 def adapters_path() -> Path:
     """The folder of all adapters: ``$AAG_ADAPTERS``, else one of this user in memory, else one on the disk."""
     if ADAPTERS in os.environ:

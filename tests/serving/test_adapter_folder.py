@@ -50,10 +50,25 @@ def test_an_adapter_that_cannot_be_written_leaves_nothing(folder):
 
 
 def test_what_a_killed_run_left_half_is_removed(folder):
-    (folder.path / ".document-0.partial").mkdir()
+    (folder.path / f".{adapter_folder_name(NAMES[1])}.0123abcd.partial").mkdir()
     folder.add(NAMES[0], *lora())
     AdapterFolder(folder.path, 10**9)
     assert there(folder) == {adapter_folder_name(NAMES[0])}
+
+
+def test_what_is_not_its_own_stays(tmp_path):
+    # AAG_ADAPTERS may name a folder that holds other things, such as a home directory.
+    for name in (".ssh", "letters", "document-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "key").write_text("mine")
+    (tmp_path / "note.txt").write_text("mine")
+    others = {".ssh", "letters", "document-1", "note.txt"}
+    folder = AdapterFolder(tmp_path, 0)
+    assert there(folder) == others
+    assert folder.add(NAMES[0], *lora()) == []
+    assert folder.add(NAMES[1], *lora()) == [NAMES[0]]
+    assert there(folder) == others | {adapter_folder_name(NAMES[1])}
+    assert (tmp_path / ".ssh" / "key").read_text() == (tmp_path / "letters" / "key").read_text() == "mine"
 
 
 def test_a_folder_that_others_can_write_is_refused(tmp_path):
