@@ -13,6 +13,7 @@ from transformers.generation.streamers import BaseStreamer
 from aag_hf.awakening.answer_scores import TokenLogProbs, answer_scores, end_tokens
 from aag_hf.collators.prompts import Cuts
 from aag_hf.hyperlora import DocumentMemory
+from aag_hf.questions.states import in_evaluation
 
 # Settings that a checkpoint's own generation_config may carry. Greedy decoding uses none of them unless asked to.
 GREEDY: dict[str, Any] = {
@@ -109,9 +110,6 @@ def generate_texts(
     options = {**GREEDY, "pad_token_id": tokenizer.pad_token_id, **generation_options}
     order = sorted(range(len(records)), key=lambda i: _length(records[i]))
     device = next(model.parameters()).device
-    training = model.training
-    if training:
-        model.eval()
     texts: list[str] = [""] * len(records)
     # Beams change places, and drafts are checked several tokens at a time.
     one_by_one = options["num_beams"] == 1 and not options["prompt_lookup_num_tokens"]
@@ -119,7 +117,7 @@ def generate_texts(
     ends = end_tokens(model, tokenizer)
     processors = list(options.pop("logits_processor", None) or [])
     prompt_tokens = 0
-    try:
+    with in_evaluation(model):
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             inputs = {n: v.to(device) for n, v in collator.generation_inputs([records[i] for i in rows]).items()}
@@ -140,9 +138,6 @@ def generate_texts(
                 texts[row] = text.strip()
             if on_batch is not None:
                 on_batch(len(rows))
-    finally:
-        if training:
-            model.train()
     if collator.cut.told():
         warnings.warn(f"To fit their limits, {collator.cut.told()}.", stacklevel=2)
     return Decoded(texts, scores, prompt_tokens)

@@ -13,6 +13,7 @@ from aag_hf.awakening.answer_scores import TokenLogProbs, answer_scores, end_tok
 from aag_hf.awakening.decoding import GREEDY, PromptCollator, contiguous_head
 from aag_hf.errors import InputError
 from aag_hf.hyperlora import DocumentMemory
+from aag_hf.questions.states import in_evaluation
 
 # The tokens among which one is drawn; sorting a whole vocabulary at every step takes longer than small models do.
 _LIKELIEST = 256
@@ -76,14 +77,13 @@ def draw_texts(
         InputError: `number`, the temperature or `top_p` is out of range.
     """
     _check(number, options)
-    tokenizer, device, training = collator.tokenizer, next(model.parameters()).device, model.training
-    model.eval()
+    tokenizer, device = collator.tokenizer, next(model.parameters()).device
     ends = end_tokens(model, tokenizer)
     settings = GREEDY | {"do_sample": True, "top_k": 0, "num_return_sequences": number}
     order = sorted(range(len(records)), key=lambda i: len(records[i]["question"]))
     together = max(1, batch_size // number)
     drawn: list[list[Draft]] = [[] for _ in records]
-    try:
+    with in_evaluation(model):
         for start in range(0, len(order), together):
             rows = order[start : start + together]
             inputs = {n: v.to(device) for n, v in collator.generation_inputs([records[i] for i in rows]).items()}
@@ -108,8 +108,6 @@ def draw_texts(
             texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
             for place, (text, score) in enumerate(zip(texts, scores)):
                 drawn[rows[place // number]].append(Draft(text.strip(), score))
-    finally:
-        model.train(training)
     return drawn
 
 
