@@ -12,6 +12,7 @@ from aag_hf.awakening.decoding import first_line, generate_texts
 from aag_hf.awakening.drafts import draw_texts
 from aag_hf.awakening.evidence import evidence_of, starts
 from aag_hf.awakening.output import Answered, AwakeningOutput, Drafts
+from aag_hf.awakening.reader_inputs import Given, reader_inputs
 from aag_hf.errors import InputError
 from aag_hf.hyperlora import DocumentMemory
 
@@ -25,7 +26,7 @@ def answer_with_drafts(
     options: DraftOptions,
     drafts: Drafts | None = None,
     batch_size: int = 32,
-    **given: Any,
+    given: Given = Given(),
 ) -> AwakeningOutput:
     """Answer questions from several drafts each.
 
@@ -35,8 +36,7 @@ def answer_with_drafts(
         options: How many drafts, how they are drawn and what becomes of them.
         drafts: The contexts of each question, if they were drawn before.
         batch_size: Rows per forward pass.
-        **given: Of [`AwakeningModel.generate`], what the reader is given: `contexts`, `features`, `passages`, `memory`,
-            `documents`. Contexts that are drawn take the place of all of these.
+        given: What the reader is given beside the questions. Contexts that are drawn take the place of all of it.
 
     Raises:
         InputError: The options do not go together or with the model.
@@ -47,14 +47,13 @@ def answer_with_drafts(
     if options.aggregation in JOINED:
         _refuse(given)
         drafts, seconds = _drawn(model, questions, options, drafts, batch_size)
-        output = model.generate(
-            questions, batch_size=batch_size, **_together(model, questions, drafts, options, batch_size)
-        )
+        together = _together(model, questions, drafts, options, batch_size)
+        output = model.generate(questions, batch_size=batch_size, **vars(together))
         output.seconds["context"] += seconds
         output.contexts = ["\n".join(draft.text for draft in each) for each in drafts]
         output.drafts = [list(each) for each in drafts]
         return output
-    answered = answer_each(model, questions, options, drafts, batch_size, **given)
+    answered = answer_each(model, questions, options, drafts, batch_size, given)
     start = time.perf_counter()
     if options.aggregation == "vote":
         chosen = [vote(candidates) for candidates in answered.candidates]
@@ -80,7 +79,7 @@ def answer_each(
     options: DraftOptions,
     drafts: Drafts | None = None,
     batch_size: int = 32,
-    **given: Any,
+    given: Given = Given(),
 ) -> Answered:
     """One answer per draft: greedy ones from contexts, or several that are drawn without any.
 
@@ -88,7 +87,7 @@ def answer_each(
     """
     limits = {"max_new_tokens": model.config.answer_max_length, "batch_size": batch_size}
     if options.num_contexts == 1:
-        inputs = model.reader_inputs(questions, batch_size=batch_size, **given)
+        inputs = reader_inputs(model, questions, given, batch_size)
         start = time.perf_counter()
         drawn = draw_texts(
             model.reader,
@@ -107,7 +106,7 @@ def answer_each(
     drafts, seconds = _drawn(model, questions, options, drafts, batch_size)
     texts = [draft.text for each in drafts for draft in each]
     repeated = [question for question, each in zip(questions, drafts) for _ in each]
-    inputs = model.reader_inputs(repeated, batch_size=batch_size, **_one_by_one(model, repeated, texts))
+    inputs = reader_inputs(model, repeated, _one_by_one(model, repeated, texts), batch_size)
     inputs.seconds["context"] += seconds
     start = time.perf_counter()
     decoded = generate_texts(model.reader, inputs.collator, inputs.records, memory=inputs.memory, **limits)
@@ -131,29 +130,31 @@ def _drawn(
     return [each[: options.num_contexts] for each in drafts], time.perf_counter() - start
 
 
-def _one_by_one(model: AwakeningModel, questions: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
+def _one_by_one(model: AwakeningModel, questions: Sequence[str], texts: Sequence[str]) -> Given:
     """A draft for each question, as what the reader reads."""
     documents = list(map(_document, questions, texts))
     if model.config.fid:
-        return {"passages": [[_passage(document)] for document in documents]}
-    given: dict[str, Any] = {} if model.config.context == "none" else {"contexts": texts}
-    return given if model.document_encoder is None else given | {"documents": documents}
+        return Given(passages=[[_passage(document)] for document in documents])
+    return Given(
+        contexts=None if model.config.context == "none" else texts,
+        documents=None if model.document_encoder is None else documents,
+    )
 
 
 def _together(
     model: AwakeningModel, questions: Sequence[str], drafts: Drafts, options: DraftOptions, batch_size: int
-) -> dict[str, Any]:
+) -> Given:
     """All drafts of each question, as what the reader reads."""
     if options.aggregation == "fuse" and not model.config.fid:
-        return {"contexts": ["\n".join(draft.text for draft in each) for each in drafts]}
+        return Given(contexts=["\n".join(draft.text for draft in each) for each in drafts])
     read = [[_document(question, draft.text) for draft in each] for question, each in zip(questions, drafts)]
     if options.aggregation == "fuse":
-        return {"passages": [list(map(_passage, each)) for each in read]}
+        return Given(passages=[list(map(_passage, each)) for each in read])
     texts = list(dict.fromkeys(text for each in read for text in each))
     place = {text: number for number, text in enumerate(texts)}
     memory = model.memorize(texts, batch_size=batch_size)
     means = [memory[[place[text] for text in each]].sum([1 / len(each)] * len(each)) for each in read]
-    return {"memory": DocumentMemory.cat(means)}
+    return Given(memory=DocumentMemory.cat(means))
 
 
 def _document(question: str, draft: str) -> str:
@@ -165,8 +166,8 @@ def _passage(text: str) -> dict[str, Any]:
     return {"title": "", "text": text}
 
 
-def _refuse(given: dict[str, Any]) -> None:
+def _refuse(given: Given) -> None:
     """Refuse what drawn contexts would replace."""
-    named = [name for name, value in given.items() if value is not None]
+    named = [name for name, value in vars(given).items() if value is not None]
     if named:
         raise InputError(f"{', '.join(named)} and num_contexts were given: several contexts take the place of these.")

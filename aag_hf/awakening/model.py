@@ -27,11 +27,12 @@ from aag_hf.awakening.loading import (
     saved_config,
     saved_directory,
 )
-from aag_hf.awakening.output import AwakeningOutput, ReaderInputs
+from aag_hf.awakening.output import AwakeningOutput
 from aag_hf.awakening.quantization import tell_precision
+from aag_hf.awakening.reader_inputs import Given, reader_inputs
 from aag_hf.awakening.saving import settle
 from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForContextGeneration, ReaderPrompt
-from aag_hf.data.contexts import ContextSource, joined_passages
+from aag_hf.data.contexts import ContextSource
 from aag_hf.errors import InputError, loading
 from aag_hf.hub import leave_model_card, push_folder
 from aag_hf.hyperlora import DocumentMemory
@@ -116,13 +117,12 @@ class AwakeningModel(nn.Module):
                 documents and there are none, or another number of them than of questions; or drafts do not go with
                 the reader or with what else was given.
         """
-        given: dict[str, Any] = {"contexts": contexts, "features": features, "passages": passages}
-        given |= {"memory": memory, "documents": documents}
+        given = Given(contexts, features, passages, memory, documents)
         if drafts is not None and drafts.several:
             if generation_options:
                 raise InputError(f"{', '.join(generation_options)}: drafts are drawn as their own options say.")
-            return answer_with_drafts(self, questions, drafts, batch_size=batch_size, **given)
-        inputs = self.reader_inputs(questions, batch_size=batch_size, **given)
+            return answer_with_drafts(self, questions, drafts, batch_size=batch_size, given=given)
+        inputs = reader_inputs(self, questions, given, batch_size)
         start = time.perf_counter()
         decoded = generate_texts(
             self.reader,
@@ -139,54 +139,6 @@ class AwakeningModel(nn.Module):
             decoded.prompt_tokens,
             decoded.scores,
         )
-
-    def reader_inputs(
-        self,
-        questions: Sequence[str],
-        contexts: Sequence[str] | None = None,
-        features: torch.Tensor | None = None,
-        passages: Sequence[list[dict[str, Any]]] | None = None,
-        batch_size: int = 32,
-        memory: DocumentMemory | None = None,
-        documents: str | Sequence[str] | None = None,
-    ) -> ReaderInputs:
-        """What the reader is given by `generate`, whose arguments these are.
-
-        Raises:
-            InputError: As there.
-        """
-        if isinstance(questions, str):
-            raise InputError("expected a list of questions, got one string: pass [question].")
-        if self.config.fid and passages is None:
-            raise InputError("this reader reads passages one by one: pass `passages`, the ctxs of each question.")
-        if passages is not None:
-            contexts = [joined_passages(ctxs, self.config.passages) for ctxs in passages]
-        seconds = {}
-        start = time.perf_counter()
-        if contexts is None and self.config.context != "none":
-            contexts = self.write_contexts(questions, batch_size)
-        seconds["context"] = time.perf_counter() - start
-        start = time.perf_counter()
-        if self.document_encoder is not None or memory is not None or documents is not None:
-            memory = self._memory_of(questions, memory, documents, batch_size)
-            seconds["memory"] = time.perf_counter() - start
-        start = time.perf_counter()
-        if features is None and self.question_encoder is not None:
-            features = self.encode_features(questions, contexts, batch_size)
-        seconds["features"] = time.perf_counter() - start
-        records = [
-            {
-                "id": str(i),
-                "question": question,
-                "generated_context": contexts[i] if contexts is not None else None,
-                "ctxs": passages[i] if passages is not None else [],
-                "features": features[i].tolist() if features is not None else None,
-            }
-            for i, question in enumerate(questions)
-        ]
-        given: ContextSource = "none" if contexts is None else "generated"
-        collator = self.reader_collator("passages" if passages is not None else given)
-        return ReaderInputs(collator, records, memory, list(contexts) if contexts else None, features, seconds)
 
     def memorize(self, texts: Sequence[str], ids: Sequence[str] | None = None, batch_size: int = 32) -> DocumentMemory:
         """Read documents into memories, one for each; `generate` answers from them without reading the texts again.
@@ -209,33 +161,6 @@ class AwakeningModel(nn.Module):
             for start in range(0, len(texts), batch_size)
         ]
         return replace(DocumentMemory.cat(parts), ids=tuple(names), texts=tuple(texts))
-
-    def _memory_of(
-        self,
-        questions: Sequence[str],
-        memory: DocumentMemory | None,
-        documents: str | Sequence[str] | None,
-        batch_size: int,
-    ) -> DocumentMemory:
-        """A memory for each question."""
-        if self.document_encoder is None:
-            raise InputError("this reader's adapter is not made from documents: it has no document encoder.")
-        if memory is not None and documents is not None:
-            raise InputError("memory and documents were given: pass one of them.")
-        if memory is None and documents is None and self.config.adapter_context == "generated":
-            documents = self.write_contexts(questions, batch_size)
-        if memory is None:
-            if documents is None:
-                raise InputError("this reader's adapter is made from a document: pass documents, or a memory.")
-            texts = [documents] if isinstance(documents, str) else list(documents)
-            each = list(dict.fromkeys(texts))
-            memory = self.memorize(each, batch_size=batch_size)
-            memory = memory if len(texts) == 1 else memory[[each.index(text) for text in texts]]
-        if len(memory) not in (1, len(questions)):
-            raise InputError(
-                f"there are {len(questions)} questions and {len(memory)} memories: pass one for all, or one for each."
-            )
-        return memory if len(memory) == len(questions) else memory[[0] * len(questions)]
 
     def encode_features(
         self, questions: Sequence[str], contexts: Sequence[str] | None = None, batch_size: int = 32

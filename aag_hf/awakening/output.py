@@ -1,15 +1,13 @@
-"""What the composed model gives, and what its reader is given."""
+"""What the composed model gives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from aag_hf.awakening.aggregation import Candidate
 from aag_hf.awakening.drafts import Draft
-from aag_hf.collators import DataCollatorForContextDistillation
-from aag_hf.hyperlora import DocumentMemory
+from aag_hf.awakening.reader_inputs import ReaderInputs
 
 Drafts = Sequence[Sequence[Draft]]
 
@@ -37,27 +35,6 @@ class AwakeningOutput:
     input_tokens: int
     scores: list[float] | None = None
     drafts: list[list[Draft]] | None = None
-
-
-@dataclass
-class ReaderInputs:
-    """What the reader is given for each question.
-
-    Args:
-        collator: Makes its prompts.
-        records: One per question.
-        memory: A memory for each question, or ``None``.
-        contexts: As in [`AwakeningOutput`].
-        features: As there.
-        seconds: As there, so far.
-    """
-
-    collator: DataCollatorForContextDistillation
-    records: list[dict[str, Any]]
-    memory: DocumentMemory | None
-    contexts: list[str] | None
-    features: torch.Tensor | None
-    seconds: dict[str, float]
 
 
 @dataclass
