@@ -19,6 +19,8 @@ from aag_hf.hyperlora import DocumentMemory
 if TYPE_CHECKING:
     from aag_hf.awakening.model import AwakeningModel
 
+_NOTHING = Given()
+
 
 def answer_with_drafts(
     model: AwakeningModel,
@@ -26,7 +28,7 @@ def answer_with_drafts(
     options: DraftOptions,
     drafts: Drafts | None = None,
     batch_size: int = 32,
-    given: Given = Given(),
+    given: Given = _NOTHING,
 ) -> AwakeningOutput:
     """Answer questions from several drafts each.
 
@@ -79,7 +81,7 @@ def answer_each(
     options: DraftOptions,
     drafts: Drafts | None = None,
     batch_size: int = 32,
-    given: Given = Given(),
+    given: Given = _NOTHING,
 ) -> Answered:
     """One answer per draft: greedy ones from contexts, or several that are drawn without any.
 
