@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from aag_hf.awakening import AwakeningModel, memories_for
+from aag_hf.awakening import AwakeningModel, AwakeningOutput, memories_for
 from aag_hf.data.contexts import context_of
-from aag_hf.evaluation.evaluator import evaluate_reader
 from aag_hf.evaluation.scores import score_predictions, summarise
 from aag_hf.hyperlora import DocumentMemory
 
@@ -45,22 +44,19 @@ class Measured:
         """Exact match under a condition, with its standard error, and the seconds it took.
 
         Args:
-            condition: ``prompt`` asks a reader that has no adapter from documents. ``own``: the adapter is made from
-                the question's document. ``another``: from another document. ``unrelated``: from a text of another
-                kind. ``none``: from nothing. ``sum:K``: from the sum of K documents, one of which is its own.
-                ``unrelated_sum:K``: from the sum of its own and K - 1 texts of another kind. ``chosen:K``: from that
-                of K documents which BM25 ranks first. ``surest:K``: of the answers from each of K documents, the one
-                with the highest score.
+            condition: ``own``: the adapter is made from the question's document. ``another``: from another document.
+                ``unrelated``: from a text of another kind. ``none``: from nothing. ``sum:K``: from the sum of K
+                documents, one of which is its own. ``unrelated_sum:K``: from the sum of its own and K - 1 texts of
+                another kind. ``chosen:K``: from that of K documents which BM25 ranks first. ``surest:K``: of the
+                answers from each of K documents, the one with the highest score.
         """
         start = time.perf_counter()
         kind, _, number = condition.partition(":")
-        if kind == "prompt":
-            result = evaluate_reader(self.model, self.records)
-        elif kind == "surest":
+        if kind == "surest":
             answers = self._surest(int(number))
-            result = summarise(score_predictions(self.records, answers))
         else:
-            result = summarise(score_predictions(self.records, self._answers(self._memories(kind, int(number or 1)))))
+            answers = self._generate(self._memories(kind, int(number or 1))).answers
+        result = summarise(score_predictions(self.records, answers))
         return {
             "condition": condition,
             "questions": result["count"],
@@ -71,15 +67,16 @@ class Measured:
 
     def _memories(self, kind: str, count: int) -> DocumentMemory:
         rows = [self.each.index(text) for text in self.texts]
-        others = len(self.each) + len(self.unrelated) if kind.startswith("unrelated") else len(self.each)
-        first = len(self.each) if kind.startswith("unrelated") else 0
+        first, end = 0, len(self.each)
+        if kind.startswith("unrelated"):
+            first, end = end, end + len(self.unrelated)
         if kind in ("own", "none"):
             return self.memory[rows] * float(kind == "own")
         if kind in ("another", "unrelated"):
-            return self.memory[[self._others(row, 1, first, others)[0] for row in rows]]
+            return self.memory[[self._others(row, 1, first, end)[0] for row in rows]]
         chosen = []
         for row, record in zip(rows, self.records):
-            candidates = self.memory[[row, *self._others(row, count - 1, first, others)]]
+            candidates = self.memory[[row, *self._others(row, count - 1, first, end)]]
             of_question = memories_for([record["question"]], candidates) if kind == "chosen" else candidates.sum()
             chosen.append(replace(of_question, texts=None))
         return DocumentMemory.cat(chosen)
@@ -97,9 +94,6 @@ class Measured:
     def _others(self, row: int, count: int, first: int, end: int) -> list[int]:
         return self.draw.sample([other for other in range(first, end) if other != row], count)
 
-    def _answers(self, memory: DocumentMemory) -> list[str]:
-        return self._generate(memory).answers
-
     @torch.no_grad()
-    def _generate(self, memory: DocumentMemory) -> Any:
+    def _generate(self, memory: DocumentMemory) -> AwakeningOutput:
         return self.model.generate([record["question"] for record in self.records], memory=memory, batch_size=64)

@@ -20,6 +20,7 @@ from aag_hf.awakening.aggregation import Candidate, DraftOptions, vote
 from aag_hf.awakening.answering import answer_each, answer_with_drafts
 from aag_hf.awakening.evidence import Evidence
 from aag_hf.awakening.loading import load_language_model
+from aag_hf.cli.dtypes import DTYPES, chosen_dtype
 from aag_hf.cli.generate import GenerateOptions, generate
 from aag_hf.cli.quickstart_settings import CONTEXT_TOKENS
 from aag_hf.data.countries import load_countries
@@ -153,7 +154,7 @@ def arguments() -> Namespace:
     parser.add_argument("--run", type=Path, default=Path("runs/quickstart"), help="folder of the quickstart")
     parser.add_argument("--output", type=Path, default=Path("runs/drafts"), help="where drafts and results go")
     parser.add_argument("--base", default="embedded", help="base model of the quickstart")
-    parser.add_argument("--dtype", default="bfloat16", help="type of the base model's weights")
+    parser.add_argument("--dtype", default="auto", help="type of the base model's weights, as of the commands")
     parser.add_argument("--spare", type=int, default=30, help="countries to fit the scorer on, besides development")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rows", type=int, default=64, help="rows per forward pass")
@@ -166,8 +167,9 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)
+    options.dtype = chosen_dtype(options.dtype)
     data = {s: read_records(options.run / "data" / f"{s}.jsonl.gz") for s in ("generator", "train", "dev", "test")}
-    base = load_language_model(options.base, dtype=getattr(torch, options.dtype), attn_implementation="eager")
+    base = load_language_model(options.base, dtype=DTYPES[options.dtype], attn_implementation="eager")
 
     def load(name: str) -> AwakeningModel:
         return AwakeningModel.from_pretrained(options.run / name, base_model=base)

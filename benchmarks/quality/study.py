@@ -109,7 +109,7 @@ class Study:
             gc.collect()
 
     def trained(self, run: Run, split: Split, seed: int) -> AwakeningModel:
-        """A reader, trained."""
+        """A reader whose adapter is made from documents, trained over the layers below it."""
         set_seed(seed)
         options = TrainOptions(train_file="grid", **MODEL | run.reader)
         arguments = ContextDistillationConfig(
@@ -117,15 +117,14 @@ class Study:
         )
         model = untrained_model(options, self.base, split.train)
         collator = model.reader_collator()
-        trained: Any = model.reader
-        reading: Any = collator
-        if options.reads_documents:
-            collator.documents = self._documents_of(model, run, split)
-            calibrate_on(model.reader, collator, split.train)
-            upper = upper_layers(options, arguments, model)
-            trained, reading = upper.model, WithLowerStates(collator, upper)
+        collator.documents = self._documents_of(model, run, split)
+        calibrate_on(model.reader, collator, split.train)
+        upper = upper_layers(options, arguments, model)
         ContextDistillationTrainer(
-            model=trained, args=arguments, train_dataset=split.train, data_collator=reading
+            model=upper.model,
+            args=arguments,
+            train_dataset=split.train,
+            data_collator=WithLowerStates(collator, upper),
         ).train()
         return model.eval()
 

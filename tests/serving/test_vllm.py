@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -65,11 +65,10 @@ def vllm(environment):
         address, until = f"http://127.0.0.1:{port}", time.monotonic() + 600
         while True:
             assert process.poll() is None and time.monotonic() < until
-            try:
+            with suppress(httpx2.HTTPError):
                 if httpx2.get(f"{address}/health").status_code == 200:
                     break
-            except httpx2.HTTPError:
-                time.sleep(1)
+            time.sleep(1)
         yield address
 
 
