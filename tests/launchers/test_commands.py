@@ -93,21 +93,35 @@ def assert_same_reader(two, one, *figures):
     assert AwakeningModel.from_pretrained(two).question_encoder is not None
 
 
+def assert_same_in_8_bits(two, reader_options, one):
+    """Rounding to 8 bits differs with the rows of a batch, and so do the two runs, a little."""
+    alone = [*reader_options, "--per_device_train_batch_size", "8", "--output_dir", one, *EIGHT_BITS]
+    assert main(list(map(str, alone))) == 0
+    theirs, ours = (load_file(folder / "reader" / "adapter_model.safetensors") for folder in (one, two))
+    torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-3)
+
+
 def test_train_gives_the_same_reader_and_leaves_only_what_one_process_leaves(readers):
     assert_same_reader(readers / "two", readers / "one", "eval_exact_match", "eval_f1")
     assert sorted(path.name for path in readers.iterdir()) == ["one", "two", "two.checkpoints"]
 
 
 @needs_deepspeed
-def test_train_under_deepspeed_s_launcher_with_optimizer_states_in_shards(readers, reader_options, start, tmp_path):
-    zero1 = ["--save_strategy", "no", "--deepspeed", "configs/deepspeed/zero1.json"]
-    command = on_two(reader_options, tmp_path / "two", *zero1)
+@pytest.mark.parametrize("bits", [None, pytest.param(8, marks=needs_bitsandbytes)])
+def test_train_under_deepspeed_s_launcher_with_optimizer_states_in_shards(
+    bits, readers, reader_options, start, tmp_path
+):
+    zero1 = ["--deepspeed", "configs/deepspeed/zero1.json", "--save_strategy", "no"]
+    command = on_two(reader_options, tmp_path / "two", *zero1, *(EIGHT_BITS if bits else ()))
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     launch = ["--num_accelerators", 2, "--master_port", port, COMMANDS, json.dumps([command])]
     printed = start("deepspeed", *launch, ACCELERATE_USE_DEEPSPEED="true", **DEEPSPEED_CPU)
     assert printed.count("train gave 0") == 2
-    assert_same_reader(tmp_path / "two", readers / "one")
+    if bits:
+        assert_same_in_8_bits(tmp_path / "two", reader_options, tmp_path / "one")
+    else:
+        assert_same_reader(tmp_path / "two", readers / "one")
 
 
 def test_both_training_commands_with_weights_in_fsdp2_s_shards(
@@ -167,12 +181,7 @@ def writing(files, folder, generator):
 
 @needs_bitsandbytes
 def test_train_over_a_base_in_8_bits(others, reader_options, tmp_path):
-    alone = [*reader_options, "--per_device_train_batch_size", "8", "--output_dir", tmp_path / "one", *EIGHT_BITS]
-    assert main(list(map(str, alone))) == 0
-    two = others[0].parent.glob("eight_bits*/two")
-    theirs = load_file(tmp_path / "one" / "reader" / "adapter_model.safetensors")
-    ours = load_file(next(two) / "reader" / "adapter_model.safetensors")
-    torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-3)
+    assert_same_in_8_bits(next(others[0].parent.glob("eight_bits*/two")), reader_options, tmp_path / "one")
 
 
 def evaluated(readers, data):
