@@ -10,7 +10,7 @@ from aag_hf.errors import InputError
 from aag_hf.hub.kernel_repository import main, write_kernel_repository
 from aag_hf.kernels.hyper_lora import hyper_lora_naive
 
-REASON = "kernels is not installed: run `pip install kernels`"
+REASON = 'kernels is not installed: run `pip install ".[dev]"`'
 
 
 @pytest.fixture(scope="module")
