@@ -1,3 +1,4 @@
+import gc
 import os
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def pytest_collection_modifyitems(items):
         for mark, places in (("launchers", LAUNCHERS), ("slow", SLOW)):
             if place in places:
                 item.add_marker(mark)
+
+
+def pytest_collection_finish():
+    """Leave all that is imported out of garbage collections: each trainer asks for several, of half a second each."""
+    gc.collect()
+    gc.freeze()
 
 
 CHARACTERS = ["<pad>", "</s>", "<unk>", *pre_tokenizers.ByteLevel.alphabet()]
