@@ -4,6 +4,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Also in the programs that tests start: two workers share the machine, and tiny models gain nothing from more threads.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
@@ -20,8 +22,6 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
-
-torch.set_num_threads(1)
 
 TESTS = Path(__file__).resolve().parent
 # The folders and files whose tests start other programs, and those that train or attack for long.
