@@ -41,16 +41,16 @@ def test_a_name_stays_in_its_cell(name, write):
 def test_what_a_configuration_says_instead_of_a_number_enters_no_card(tmp_path, name):
     code = '1)\nimport os; os.system("id")  #'
     (tmp_path / "config.json").write_text(json.dumps(ENCODER))
-    assert "(1, 8)" in str(model_card(tmp_path))
+    assert "(1, 8)" in str(model_card(tmp_path, "me/this"))
     (tmp_path / "config.json").write_text(json.dumps(ENCODER | {name: code}))
     with pytest.raises(InputError, match="damaged"):
-        model_card(tmp_path)
+        model_card(tmp_path, "me/this")
 
 
 @pytest.mark.parametrize("auto_map", [None, [], "x", {'A")\n': "x"}])
 def test_a_map_that_names_no_class_enters_no_card(tmp_path, auto_map):
     (tmp_path / "config.json").write_text(json.dumps(ENCODER | {"auto_map": auto_map}))
-    assert "Without aag-hf" not in str(model_card(tmp_path))
+    assert "Without aag-hf" not in str(model_card(tmp_path, "me/this"))
 
 
 @pytest.mark.parametrize("name", ["", "a/b/c", "me/x y", 'me/x")\nimport os  #', "me/x\n"])

@@ -69,6 +69,7 @@ def test_names_of_columns_and_files_make_no_heading_in_a_data_card(tmp_path):
     record = {"id": "1", "question": "q", "answers": ["a"], EVIL: 1}
     write_records([record], tmp_path / "in.jsonl")
     assert main(["data", "--source", f"{tmp_path}/in.jsonl", "--output", f"{tmp_path}/out/a`|b.jsonl"]) == 0
+    assert main(["publish", "--data", str(tmp_path / "out"), "--repo_id", "me/x"]) == 0
     text = (tmp_path / "out" / "README.md").read_text().partition("\n---\n")[2]
     assert "\n# Heading" not in text and "a`|b" not in text and text.count("\n# ") == 1
 
@@ -116,10 +117,10 @@ def test_what_is_no_file_of_results_is_refused(model, tmp_path, results, capsys)
 
 @pytest.mark.parametrize("repository", ['me/x")\nimport os  #', "a/b/c", "", "me/x`y", "-x"])
 def test_what_is_no_name_of_a_repository_is_refused_before_a_card_is_written(model, tmp_path, repository, capsys):
-    before = (model / "README.md").read_bytes()
+    (model / "README.md").unlink(missing_ok=True)
     assert main(["publish", "--model", str(model), f"--repo_id={repository}"]) == 2
     assert "expected the name of a repository" in capsys.readouterr().err
-    assert (model / "README.md").read_bytes() == before
+    assert not (model / "README.md").exists()
 
 
 @pytest.mark.parametrize("config", ["{", "[]", '{"model_type": "fid_t5"}'])

@@ -34,7 +34,7 @@ from aag_hf.awakening.saving import settle
 from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForContextGeneration, ReaderPrompt
 from aag_hf.data.contexts import ContextSource
 from aag_hf.errors import InputError, loading
-from aag_hf.hub import leave_model_card, push_folder
+from aag_hf.hub import model_card, push_folder, write_card
 from aag_hf.hyperlora import DocumentMemory
 from aag_hf.questions import DocumentEncoder, QuestionEncoder
 
@@ -232,7 +232,7 @@ class AwakeningModel(nn.Module):
         reader_weights: dict[str, torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Save every part in a folder of its own, and the card; a base model under adapters is referred to, not copied.
+        """Save every part in a folder of its own; a base model under adapters is referred to, not copied.
 
         Args:
             save_directory: Where to.
@@ -251,7 +251,6 @@ class AwakeningModel(nn.Module):
             self.generator.save_pretrained(directory / "generator")
         self.tokenizer.save_pretrained(directory / "tokenizer")
         self.config.save_pretrained(directory)
-        leave_model_card(directory)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", directory.name), **kwargs)
 
@@ -276,6 +275,7 @@ class AwakeningModel(nn.Module):
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
+            write_card(model_card(folder, repo_id), folder)
             return push_folder(folder, repo_id, private=private, token=token, commit_message=commit_message)
 
     @classmethod

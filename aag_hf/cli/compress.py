@@ -15,7 +15,6 @@ from aag_hf.data.mapped import open_records
 from aag_hf.data.records import iter_records
 from aag_hf.data.shards import map_records
 from aag_hf.errors import loading
-from aag_hf.hub import leave_data_card
 
 
 @dataclass
@@ -100,9 +99,6 @@ def compress(
                 description="Compressing",
                 processes=processes(),
             )
-        if processes().is_main_process:
-            told = {"input": str(input), "model": model_name_or_path}
-            leave_data_card(output, iter_records(output), "aag compress", told | settings)
     return output, compression_report(iter_records(output), tokenizer) if processes().is_main_process else {}
 
 

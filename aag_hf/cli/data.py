@@ -16,7 +16,6 @@ from aag_hf.data.files import read_rows
 from aag_hf.data.progress import write_output
 from aag_hf.data.records import iter_records
 from aag_hf.errors import InputError
-from aag_hf.hub.data_cards import Contents, leave_data_card
 from aag_hf.manifest import Manifest
 
 
@@ -52,7 +51,7 @@ def write_data(
     config_name: str | None = None,
     revision: str | None = None,
 ) -> dict[str, int]:
-    """Write `source` as records, with a data set card.
+    """Write `source` as records.
 
     Args:
         source: ``"countries"``, or what `read_records` reads.
@@ -78,28 +77,21 @@ def write_data(
         records = iter_records(
             source, split, need_answers=False, skip_bad=skip_bad, config_name=config_name, revision=revision
         )
-        return {str(output): _write_once(Path(output), records, made_by, {"source": source} | settings, overwrite)}
+        return {str(output): _write_once(Path(output), records, made_by, overwrite)}
     from aag_hf.data.countries import country_documents, load_countries
 
-    of_countries = {"source": source, "seed": seed}
-    made_by = manifest("data", of_countries)
+    made_by = manifest("data", {"source": source, "seed": seed})
     files = {Path(output) / f"{name}.jsonl.gz": records for name, records in load_countries(seed).items()}
     files[Path(output) / "documents.jsonl"] = country_documents()
-    return {str(path): _write_once(path, rows, made_by, of_countries, overwrite) for path, rows in files.items()}
+    return {str(path): _write_once(path, rows, made_by, overwrite) for path, rows in files.items()}
 
 
-def _write_once(
-    path: Path, rows: Iterable[dict[str, Any]], made_by: Manifest, settings: dict[str, Any], overwrite: bool
-) -> int:
+def _write_once(path: Path, rows: Iterable[dict[str, Any]], made_by: Manifest, overwrite: bool) -> int:
     """Write `rows` unless they are there, one at a time, and return their number."""
     with claimed(path, made_by, overwrite) as finished:
-        contents = Contents(row for _, row in read_rows(path)) if finished else Contents(rows)
-        if finished:
-            contents.count()
-        else:
-            write_output(contents, path, made_by)
-        leave_data_card(path, contents, "aag data", settings)
-    return contents.rows
+        if not finished:
+            write_output(rows, path, made_by)
+        return sum(1 for _ in read_rows(path))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

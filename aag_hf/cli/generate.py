@@ -21,11 +21,9 @@ from aag_hf.collators import DataCollatorForContextGeneration
 from aag_hf.data.contexts import GENERATOR_PROMPT
 from aag_hf.data.folds import fold_of
 from aag_hf.data.mapped import open_records
-from aag_hf.data.records import iter_records
 from aag_hf.data.shards import map_records
 from aag_hf.errors import InputError
 from aag_hf.evaluation.contexts import context_report
-from aag_hf.hub import leave_data_card
 from aag_hf.manifest import MANIFEST, Manifest
 
 Records = Sequence[dict[str, Any]]
@@ -82,9 +80,6 @@ def generate(options: GenerateOptions) -> Records:
     with claimed_by_first(output, made_by, options.overwrite, processes()) as finished:
         if not finished:
             _write_contexts(options, records, made_by)
-        if processes().is_main_process:
-            told = {"input": options.input, "generator": options.generator}
-            leave_data_card(output, iter_records(output), "aag generate", told | settings)
     return open_records(output)
 
 

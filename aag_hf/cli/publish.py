@@ -15,9 +15,8 @@ from aag_hf.cli.output import JSON_HELP, plain_console, print_json
 from aag_hf.data.jsonl import write_whole
 from aag_hf.errors import InputError
 from aag_hf.evaluation.report import read_results, results_markdown
-from aag_hf.hub import model_card, push_folder
-from aag_hf.hub.artefacts import describer_of
-from aag_hf.hub.cards import check_repository, read_json, write_card
+from aag_hf.hub import data_card, model_card, push_folder, write_card
+from aag_hf.hub.cards import check_repository, read_json, replaceable_metadata
 from aag_hf.hub.spaces import write_space
 
 # The fields in which a saved model, adapter or question encoder names its base model.
@@ -44,7 +43,7 @@ class PublishOptions:
     )
     data: str | None = field(
         default=None,
-        metadata={"help": "Folder of records instead; the commands that wrote them also wrote its README.md."},
+        metadata={"help": "Folder of records instead; its README.md is written too."},
     )
     space: str | None = field(
         default=None,
@@ -86,8 +85,8 @@ def publish(options: PublishOptions) -> Path:
         write_space(folder, options.model)
     elif options.data is None:
         _write_model_card(folder, options)
-    elif not (folder / REPOCARD_NAME).is_file():
-        raise InputError(f"{folder}: no README.md in it: aag data, retrieve, compress and generate leave one.")
+    elif replaceable_metadata(folder) is not None:
+        write_card(data_card(folder, options.repo_id), folder)
     if options.push:
         repo_type = "space" if options.space is not None else "model" if options.data is None else "dataset"
         if repo_type == "model":
@@ -103,19 +102,14 @@ def publish(options: PublishOptions) -> Path:
 
 
 def _write_model_card(folder: Path, options: PublishOptions) -> None:
-    if describer_of(folder) is None:
-        raise InputError(
-            f"{folder}: holds no composed model, HyperLoRA adapter, FiD model or question encoder that was saved here."
-        )
     rows: list[dict[str, Any]] = []
     if options.results is not None:
         if not Path(options.results).is_file() or not options.dataset:
             raise InputError(f"results {options.results!r} needs an existing file, and dataset the name of its data.")
         rows = read_results(Path(options.results))
     markdown = results_markdown(rows) if rows else ""
-    written = write_card(
-        model_card(folder, options.repo_id, rows=rows, results=markdown, dataset=options.dataset), folder
-    )
+    card = model_card(folder, options.repo_id, rows=rows, results=markdown, dataset=options.dataset)
+    written = write_card(card, folder)
     if rows and not written:
         raise InputError(f"{folder / REPOCARD_NAME}: is your own and stays: remove it to have the results in a card.")
 

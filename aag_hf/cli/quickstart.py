@@ -40,7 +40,6 @@ from aag_hf.evaluation.contexts import context_report
 from aag_hf.evaluation.controls import Control
 from aag_hf.evaluation.evaluator import evaluate_reader
 from aag_hf.evaluation.report import plot_results, results_markdown, results_table, write_json
-from aag_hf.hub import leave_data_card
 from aag_hf.trainers import ContextDistillationConfig, ContextGeneratorConfig
 
 console = plain_console()
@@ -92,11 +91,9 @@ class Quickstart:
         for split, records in splits.items():
             if not self._records("data", split).exists():
                 write_records(records, self._records("data", split))
-                self._leave_data_card(self._records("data", split), records)
         documents = self.directory / "data" / "documents.jsonl"
         if not documents.exists():
             write_rows(country_documents(), documents)
-            self._leave_data_card(documents, country_documents())
         console.print("  " + ", ".join(f"{split} {len(records)}" for split, records in splits.items()))
 
     def find_and_compress(self) -> None:
@@ -167,7 +164,6 @@ class Quickstart:
             real = read_records(self._records("data", "train"))
             records = [*real, *made_countries(self.size.made_countries, self.options.seed)]
             write_records(records, made)
-            self._leave_data_card(made, records)
         target = self.directory / MEMORY
         arguments = self._training_options(self.size.memory_steps, MEMORY_RATE, "aag", "none")
         train(
@@ -314,10 +310,6 @@ class Quickstart:
 
     def _records(self, folder: str, split: str) -> Path:
         return self.directory / folder / f"{split}.jsonl.gz"
-
-    def _leave_data_card(self, path: Path, rows: list[dict[str, Any]]) -> None:
-        settings = {"preset": self.options.preset, "seed": self.options.seed}
-        leave_data_card(path, rows, "aag quickstart", settings)
 
     def _say(self, number: int, stage: str, meaning: str) -> None:
         console.print(f"\n{number}. {stage}: {meaning}.", style="bold")

@@ -19,7 +19,6 @@ from aag_hf.data.records import iter_records
 from aag_hf.data.retrieval import Bm25Retriever, PassageIndex, recall_at
 from aag_hf.data.shards import map_records
 from aag_hf.errors import InputError
-from aag_hf.hub.data_cards import Contents, leave_data_card
 
 # The finished part is saved after this many questions.
 _BATCH = 256
@@ -104,11 +103,7 @@ def retrieve(
             )
         if not processes().is_main_process:
             return {}
-        searched: dict[str, Any] = {"index": str(index)} if index else {"pool": list(map(str, pool))}
-        told = {"input": str(input), **searched, "top_k": top_k}
-        written = Contents(iter_records(output, need_answers=False))
-        recall = recall_at(written, sorted({1, top_k}))
-        leave_data_card(output, written, "aag retrieve", told)
+        recall = recall_at(iter_records(output, need_answers=False), sorted({1, top_k}))
     return {"questions": len(records), "recall": recall}
 
 

@@ -17,7 +17,7 @@ from transformers.utils.generic import can_return_tuple
 
 from aag_hf.errors import InputError
 from aag_hf.fid.configuration import FiDT5Config
-from aag_hf.hub.saving import SavedWithCard
+from aag_hf.self_contained import SelfContained
 
 # The original wraps T5's encoder, and each of its blocks once more for checkpointing.
 FID_KEY_MAPPING = {r"^encoder\.encoder\.": "encoder.", r"\.module\.layer\.": ".layer."}
@@ -71,7 +71,7 @@ class FiDT5Encoder(T5Stack):
         return outputs
 
 
-class FiDT5ForConditionalGeneration(SavedWithCard, T5ForConditionalGeneration):
+class FiDT5ForConditionalGeneration(SelfContained, T5ForConditionalGeneration):
     """T5 that reads any number of passages per question: `input_ids` of ``(batch, passages, tokens)``.
 
     With ``(batch, tokens)`` it is exactly T5. Parameters have T5's names, so a T5 checkpoint is a valid start, and

@@ -14,35 +14,33 @@ from yaml import YAMLError
 from aag_hf.data.embedded import EMBEDDED_ON_HUB, is_embedded
 from aag_hf.data.jsonl import write_whole
 from aag_hf.errors import InputError
-from aag_hf.markdown import in_code
 
-NAMELESS = "owner/name"
-OURS = "<!-- aag-hf writes this card anew when its folder changes: delete this line to keep your own changes. -->"
+OURS = "<!-- aag-hf writes this card anew when its folder is published: delete this line to keep your own changes. -->"
+
+
+def is_replaceable(card: str) -> bool:
+    """Whether a card is ours, or the template of a library with nothing filled in."""
+    return OURS in card or ModelCard.from_template(ModelCardData()).text.strip() in card
 
 
 def replaceable_metadata(folder: Path) -> dict[str, Any] | None:
-    """Metadata of the README.md in `folder` if it is ours, or PEFT's template with nothing filled in.
-
-    Empty if there is no README.md. ``None`` if it is somebody's own.
-    """
+    """Metadata of the README.md in `folder`. Empty if there is none, ``None`` if it is somebody's own."""
     path = folder / REPOCARD_NAME
     if not path.is_file():
         return {}
     try:
         content = path.read_text(encoding="utf-8")
-        if OURS not in content and ModelCard.from_template(ModelCardData()).text.strip() not in content:
-            return None
-        return RepoCard(content, ignore_metadata_errors=True).data.to_dict()
+        return RepoCard(content, ignore_metadata_errors=True).data.to_dict() if is_replaceable(content) else None
     except (ValueError, YAMLError):
         return None
 
 
-def write_card(card: RepoCard, folder: Path) -> bool:
+def write_card(card: RepoCard, folder: str | Path) -> bool:
     """Write `card` as the README.md of `folder`. If there is somebody's own, it stays and ``False`` is returned."""
-    if replaceable_metadata(folder) is None:
+    if replaceable_metadata(Path(folder)) is None:
         return False
     content = str(card) if str(card).endswith("\n") else f"{card}\n"
-    write_whole(content.encode(), folder / REPOCARD_NAME)
+    write_whole(content.encode(), Path(folder) / REPOCARD_NAME)
     return True
 
 
@@ -98,8 +96,3 @@ def without_folder(value: Any) -> Any:
         return {name: without_folder(item) for name, item in value.items()}
     is_path = isinstance(value, str) and (value.startswith(("/", "~", "./", "../")) or os.path.exists(value))
     return Path(value).name if is_path else value
-
-
-def table_cell(value: Any) -> str:
-    """A setting, between backticks, as one cell of a Markdown table."""
-    return in_code(without_folder(value))

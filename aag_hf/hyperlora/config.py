@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Literal
 
 from peft.config import PeftConfig
@@ -143,15 +142,6 @@ class HyperLoraConfig(PeftConfig):
     def to_dict(self) -> dict[str, Any]:
         """As in PEFT, with sets as sorted lists: the order of a set changes from process to process."""
         return {name: sorted(v) if isinstance(v, set) else v for name, v in super().to_dict().items()}
-
-    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
-        """As in PEFT; an adapter's card is written beside its weights, in place of PEFT's empty template."""
-        super().save_pretrained(save_directory, **kwargs)
-        # PEFT saves configurations last, after weights and card, and asks nothing else of a method.
-        if any(Path(save_directory).glob("adapter_model*.safetensors")):
-            from aag_hf.hub.model_cards import leave_model_card
-
-            leave_model_card(save_directory)
 
     @property
     def scaling(self) -> float:

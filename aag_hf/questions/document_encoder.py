@@ -12,16 +12,16 @@ from transformers.utils import cached_file
 
 from aag_hf.data.embedded import resolve_model
 from aag_hf.errors import InputError
-from aag_hf.hub.saving import SavedWithCard
 from aag_hf.hyperlora.document_states import DocumentStates
 from aag_hf.questions.document_configuration import DocumentEncoderConfig
 from aag_hf.questions.states import hidden_states, in_evaluation, in_groups
+from aag_hf.self_contained import SelfContained
 
 # States further from the mean than this many standard deviations are brought back to it.
 FURTHEST = 8.0
 
 
-class DocumentEncoder(SavedWithCard, PreTrainedModel):
+class DocumentEncoder(SelfContained, PreTrainedModel):
     """Token states of one layer, standardised for each dimension, and the tokens' embeddings.
 
     Mean and standard deviation come from the training documents once and are saved here; the language model is referred
@@ -124,11 +124,11 @@ class DocumentEncoder(SavedWithCard, PreTrainedModel):
         return DocumentStates(padded * mask.unsqueeze(-1), embeddings * mask.unsqueeze(-1), mask)
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Save statistics, configuration, tokenizer and card; the backbone stays where it is.
+        """Save statistics, configuration and tokenizer; the backbone stays where it is.
 
         Args:
             save_directory: Where to.
-            *args, **kwargs: As in [`~aag_hf.hub.saving.SavedWithCard.save_pretrained`].
+            *args, **kwargs: As in [`~aag_hf.self_contained.SelfContained.save_pretrained`].
         """
         self.tokenizer.save_pretrained(Path(save_directory) / "tokenizer")
         kwargs["state_dict"] = {"mean": self.mean, "deviation": self.deviation}

@@ -13,13 +13,13 @@ from transformers.utils import cached_file
 
 from aag_hf.data.embedded import resolve_model
 from aag_hf.errors import InputError
-from aag_hf.hub.saving import SavedWithCard
 from aag_hf.questions.configuration import QuestionEncoderConfig
 from aag_hf.questions.states import hidden_states, in_evaluation, in_groups
 from aag_hf.questions.whitening import fit_whitening
+from aag_hf.self_contained import SelfContained
 
 
-class QuestionEncoder(SavedWithCard, PreTrainedModel):
+class QuestionEncoder(SelfContained, PreTrainedModel):
     """``f = normalise((mean_pool(hidden states) − μ) W)``: the features HyperLoRA reads (paper, section 3.2).
 
     The mean skips padding, μ and W come from the training questions once and are saved here; the language model is
@@ -115,11 +115,11 @@ class QuestionEncoder(SavedWithCard, PreTrainedModel):
         return self._whiten(masked_mean(*self._states(input_ids, mask)))
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Save statistics, configuration, tokenizer and card; the backbone stays where it is.
+        """Save statistics, configuration and tokenizer; the backbone stays where it is.
 
         Args:
             save_directory: Where to.
-            *args, **kwargs: As in [`~aag_hf.hub.saving.SavedWithCard.save_pretrained`].
+            *args, **kwargs: As in [`~aag_hf.self_contained.SelfContained.save_pretrained`].
         """
         self.tokenizer.save_pretrained(Path(save_directory) / "tokenizer")
         kwargs["state_dict"] = {"mean": self.mean, "whitening": self.whitening}

@@ -3,7 +3,7 @@
 import pytest
 
 from aag_hf.data.embedded import EMBEDDED_ON_HUB
-from aag_hf.hub.cards import hub_name, table_cell, without_folder
+from aag_hf.hub.cards import hub_name, without_folder
 
 
 def test_only_names_of_the_hub_are_names_of_the_hub(tmp_path, monkeypatch):
@@ -33,7 +33,3 @@ def test_the_embedded_model_has_the_name_of_what_it_was_made_from(tmp_path, monk
 )
 def test_of_a_path_only_the_last_part_is_told(value, told):
     assert without_folder(value) == told
-
-
-def test_a_setting_fits_one_cell():
-    assert table_cell("{context}\nQuestion: a|b") == "{context}\\nQuestion: a\\|b"

@@ -1,6 +1,4 @@
-"""Data set cards: left by the commands, true to all files of a folder, read by `datasets`, and never in the way."""
-
-import json
+"""Data set cards: true to all files of a folder, read by `datasets`, and never in the way."""
 
 import pytest
 from datasets import load_dataset
@@ -9,8 +7,9 @@ from huggingface_hub import DatasetCard
 from aag_hf.cli.main import main
 from aag_hf.data import read_records, write_records
 from aag_hf.data.jsonl import write_rows
-from aag_hf.hub import leave_data_card
-from aag_hf.hub.cards import NAMELESS, OURS
+from aag_hf.errors import InputError
+from aag_hf.hub import data_card
+from aag_hf.hub.cards import OURS
 
 PASSAGES = [{"title": "Suva", "text": "Suva is in Fiji."}, {"title": "Chad", "text": "Chad is in Africa."}]
 RECORDS = [
@@ -23,107 +22,78 @@ RECORDS = [
 def folder(tmp_path):
     """Two splits that `aag retrieve` wrote, and the passages."""
     (tmp_path / "sources").mkdir()
-    for split in ("train", "dev-small"):
-        write_records(RECORDS, tmp_path / "sources" / f"{split}.jsonl")
     write_rows(PASSAGES, tmp_path / "sources" / "pool.jsonl")
     for split in ("train", "dev-small"):
-        retrieve(tmp_path, split)
+        write_records(RECORDS, tmp_path / "sources" / f"{split}.jsonl")
+        command = ["retrieve", "--input", f"{tmp_path}/sources/{split}.jsonl", "--top_k", "1"]
+        command += ["--pool", f"{tmp_path}/sources/pool.jsonl", "--output", f"{tmp_path}/data/{split}.jsonl.gz"]
+        assert main(command) == 0
+    assert not (tmp_path / "data" / "README.md").exists()
+    write_rows(PASSAGES, tmp_path / "data" / "documents.jsonl")
     return tmp_path / "data"
 
 
-def retrieve(path, split, top_k="1"):
-    command = ["retrieve", "--input", f"{path}/sources/{split}.jsonl", "--pool", f"{path}/sources/pool.jsonl"]
-    assert main([*command, "--output", f"{path}/data/{split}.jsonl.gz", "--top_k", top_k, "--overwrite", "true"]) == 0
+def publish(folder):
+    assert main(["publish", "--data", str(folder), "--repo_id", "me/records"]) == 0
+    return folder / "README.md"
 
 
-def test_one_card_tells_of_every_file_and_the_command_that_wrote_it(folder, online):
-    card = DatasetCard.load(folder / "README.md")
+def test_the_card_tells_of_every_file_and_of_the_command_that_wrote_it(folder, online):
+    card = DatasetCard.load(publish(folder))
     card.validate()
     assert str(card) in online.validated_cards
-    assert card.data.license == "unknown" and card.data.size_categories == "n<1K"
-    assert card.data.task_categories == ["question-answering"]
+    assert card.data.license == "unknown" and card.data.task_categories == ["question-answering"]
     for split in ("train", "dev-small"):
-        row = f"| `{split}.jsonl.gz` | 2 | `aag retrieve` | input `{split}.jsonl`, pool `['pool.jsonl']`, top_k `1` |"
-        assert row in card.text
-    assert "4 rows in 2 files" in card.text and "| `ctxs` | passages" in card.text
+        (row,) = [line for line in card.text.splitlines() if line.startswith(f"| `{split}.jsonl.gz` | `2` | `id`")]
+        for told in ("`ctxs`", "`command retrieve`", "`top_k 1`", f"`input {split}.jsonl`", "`pool 1 pool.jsonl`"):
+            assert told in row
     assert str(folder.parent) not in str(card)
 
 
-def test_names_that_become_alike_stay_apart(tmp_path):
-    """Split names have no hyphen, and "default" is the configuration of the records."""
-    for name, rows in {"a-b": RECORDS, "a_b": RECORDS[:1], "default": PASSAGES}.items():
-        write_rows(rows, tmp_path / f"{name}.jsonl")
-        leave_data_card(tmp_path / f"{name}.jsonl", rows, "aag data")
-    records = load_dataset(str(tmp_path), "default", cache_dir=str(tmp_path / "cache"))
-    assert {name: len(split) for name, split in records.items()} == {"a_b": 2, "a_b_2": 1}
-    passages = load_dataset(str(tmp_path), "default_2", cache_dir=str(tmp_path / "cache"))
-    assert passages["default"]["title"][:] == ["Suva", "Chad"]
-
-
 def test_datasets_loads_the_folder_by_its_card(folder):
-    write_rows(PASSAGES, folder / "documents.jsonl")
-    leave_data_card(folder / "documents.jsonl", PASSAGES, "aag data")
+    card = publish(folder)
     splits = load_dataset(str(folder), cache_dir=str(folder.parent / "cache"))
     assert {name: len(split) for name, split in splits.items()} == {"dev_small": 2, "train": 2}
     assert read_records(splits["train"])[0]["ctxs"][0]["title"] == "Suva"
     documents = load_dataset(str(folder), "documents", cache_dir=str(folder.parent / "cache"))["documents"]
     assert documents["title"][:] == ["Suva", "Chad"]
-    assert f'load_dataset("{NAMELESS}", "documents")' in (folder / "README.md").read_text()
+    assert 'load_dataset("me/records", "documents")' in card.read_text()
 
 
-def test_the_same_command_writes_the_same_bytes_and_another_is_told(folder):
-    before = (folder / "README.md").read_bytes()
-    retrieve(folder.parent, "train")
-    assert (folder / "README.md").read_bytes() == before
-    retrieve(folder.parent, "train", top_k="2")
-    assert (folder / "README.md").read_text() != before.decode()
-    assert "train.jsonl`, pool `['pool.jsonl']`, top_k `2`" in (folder / "README.md").read_text()
+def test_files_that_would_be_one_split_are_refused(tmp_path):
+    """Names of splits have no hyphen."""
+    for name in ("a-b", "a_b"):
+        write_rows(RECORDS, tmp_path / f"{name}.jsonl")
+    with pytest.raises(InputError, match="several files would be the split 'a_b': rename all but one"):
+        data_card(tmp_path, "me/records")
 
 
-def test_a_file_that_is_gone_is_no_longer_told_of(folder):
-    (folder / "dev-small.jsonl.gz").unlink()
-    retrieve(folder.parent, "train")
-    assert "dev-small" not in (folder / "README.md").read_text()
-
-
-@pytest.mark.parametrize("edit", ["# Mine\n", None])
-def test_a_card_of_your_own_stays(folder, edit):
-    own = edit or (folder / "README.md").read_text().replace(OURS, "My words.")
-    (folder / "README.md").write_text(own)
-    retrieve(folder.parent, "train", top_k="2")
-    assert (folder / "README.md").read_text() == own
-
-
-def test_a_folder_with_more_than_data_gets_no_card(tmp_path):
+def test_a_folder_without_records_is_refused(tmp_path, capsys):
     (tmp_path / "script.py").write_text("")
-    write_records(RECORDS, tmp_path / "train.jsonl")
-    leave_data_card(tmp_path / "train.jsonl", RECORDS, "aag data")
-    assert not (tmp_path / "README.md").exists()
+    assert main(["publish", "--data", str(tmp_path), "--repo_id", "me/records"]) == 2
+    assert "holds no file of records" in capsys.readouterr().err
+    (tmp_path / "x.jsonl").write_text("[1]\n")
+    with pytest.raises(InputError, match=r"x\.jsonl, line 1: expected a JSON object"):
+        data_card(tmp_path, "me/records")
 
 
-def test_contexts_from_memory_come_with_a_warning(tmp_path):
-    records = [record | {"generated_context": "x"} for record in RECORDS]
-    settings = {"generator": ["/home/me/runs/generator"], "prompt": "Question: {question}\nContext:"}
-    write_records(records, tmp_path / "test.jsonl")
-    leave_data_card(tmp_path / "test.jsonl", records, "aag generate", settings)
-    text = (tmp_path / "README.md").read_text()
-    assert "can be wrong" in text and "/home/me" not in text and json.dumps(["generator"]).replace('"', "'") in text
+def test_the_same_folder_has_the_same_card_and_another_is_told(folder):
+    before = publish(folder).read_bytes()
+    assert publish(folder).read_bytes() == before
+    (folder / "dev-small.jsonl.gz").unlink()
+    assert "dev-small" not in publish(folder).read_text()
+
+
+@pytest.mark.parametrize(("said", "instead"), [(OURS, "My words."), ("license: unknown", "license: [")])
+def test_a_card_of_your_own_stays(folder, said, instead):
+    own = publish(folder).read_text().replace(said, instead)
+    (folder / "README.md").write_text(own)
+    (folder / "dev-small.jsonl.gz").unlink()
+    assert publish(folder).read_text() == own
 
 
 def test_a_licence_named_in_the_metadata_stays(folder):
-    path = folder / "README.md"
+    path = publish(folder)
     path.write_text(path.read_text().replace("license: unknown", "license: cc-by-sa-3.0\nlanguage: en"))
-    before = path.read_bytes()
-    retrieve(folder.parent, "train")
-    assert DatasetCard.load(path).data.license == "cc-by-sa-3.0" and DatasetCard.load(path).data.language == "en"
-    retrieve(folder.parent, "train", top_k="2")
-    retrieve(folder.parent, "train")
-    assert sorted(path.read_bytes().splitlines()) == sorted(before.splitlines())
-
-
-def test_a_card_that_is_broken_stays_as_it_is(folder):
-    path = folder / "README.md"
-    path.write_text(path.read_text().replace("license: unknown", "license: [mit"))
-    broken = path.read_text()
-    retrieve(folder.parent, "train", top_k="2")
-    assert path.read_text() == broken
+    data = DatasetCard.load(publish(folder)).data
+    assert data.license == "cc-by-sa-3.0" and data.language == "en"

@@ -1,6 +1,8 @@
-"""A card for each kind of artefact: written when it is saved, valid on the Hub, and its code runs."""
+"""A card for each kind of model: made from its folder, valid on the Hub, and its code runs."""
 
+import json
 import re
+import shutil
 
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
@@ -9,8 +11,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from aag_hf import AwakeningConfig, AwakeningModel, FiDT5ForConditionalGeneration, HyperLoraConfig, QuestionEncoder
 from aag_hf.awakening import share_weights
-from aag_hf.hub import leave_model_card, model_card
-from aag_hf.hub.cards import NAMELESS, OURS
+from aag_hf.errors import InputError
+from aag_hf.hub import model_card, write_card
+from aag_hf.hub.cards import OURS
 
 QUESTIONS = [f"what is the {noun} of {place}?" for noun in ("capital", "currency") for place in "ABCDEFG"]
 PART = {"feature_dim": 8, "r": 2, "init_weights": False}
@@ -33,9 +36,6 @@ def saved(base, tiny_llama_dir, tiny_t5_dir, tiny_tokenizer, tmp_path_factory):
     get_peft_model(t5, adapter).save_pretrained(folder / "hyperlora_t5")
     fid = FiDT5ForConditionalGeneration.from_pretrained(tiny_t5_dir)
     fid.save_pretrained(folder / "fid")
-    fid.save_pretrained(folder / "fid_with_tokenizer")
-    tiny_tokenizer.save_pretrained(folder / "fid_with_tokenizer")
-    fid.save_pretrained(folder / "fid_with_tokenizer")
     encoder = QuestionEncoder.from_backbone(base, tiny_tokenizer, feature_dim=8).fit_whitening(QUESTIONS)
     encoder.save_pretrained(folder / "encoder")
     short = {"answer_max_length": 3, "context_max_length": 3}
@@ -55,7 +55,6 @@ KINDS = {
     "hyperlora": ("peft", "question-answering"),
     "hyperlora_t5": ("peft", "question-answering"),
     "fid": ("aag-hf", "question-answering"),
-    "fid_with_tokenizer": ("aag-hf", "question-answering"),
     "encoder": ("aag-hf", "feature-extraction"),
     "composed": ("aag-hf", "question-answering"),
     "closed_book": ("aag-hf", "question-answering"),
@@ -65,26 +64,34 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_saving_leaves_a_card_of_our_own_whose_metadata_survives_yaml(saved, kind):
-    card = ModelCard.load(saved / kind / "README.md")
+def test_a_card_has_metadata_that_survives_yaml(saved, kind):
+    card = model_card(saved / kind, "me/this")
     assert (card.data.library_name, card.data.pipeline_tag) == KINDS[kind] and "aag-hf" in card.data.tags
     assert OURS in card.text and "More Information Needed" not in card.text
     assert ModelCardData(**card.data.to_dict()).to_dict() == card.data.to_dict()
-    assert f"{model_card(saved / kind)}\n" == str(card)
+    assert ModelCard(str(card)).data.to_dict() == card.data.to_dict()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saving_leaves_no_card_of_ours(saved, kind):
+    cards = list((saved / kind).rglob("README.md"))
+    assert all(OURS not in card.read_text() for card in cards)
+    assert not (saved / kind / "README.md").exists() or kind.startswith("hyperlora")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_card_names_no_folder_of_this_machine(saved, kind, tiny_llama_dir, tiny_t5_dir):
-    content = (saved / kind / "README.md").read_text()
+    content = str(model_card(saved / kind, "me/this"))
     assert "base_model" not in ModelCard(content).data.to_dict()
     assert tiny_llama_dir not in content and tiny_t5_dir not in content
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_code_of_a_card_runs_in_few_lines(saved, kind):
-    (code,) = re.findall(r"^```python\n(.*?)^```", (saved / kind / "README.md").read_text(), flags=re.M | re.S)
+    card = model_card(saved / kind, str(saved / kind))
+    (code,) = re.findall(r"^```python\n(.*?)^```", str(card), flags=re.M | re.S)
     assert len([line for line in code.splitlines() if line]) <= 6
-    exec(code.replace(NAMELESS, str(saved / kind)), {})
+    exec(code, {})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -95,20 +102,37 @@ def test_the_hub_accepts_the_card(saved, kind, online):
 
 
 def test_the_hub_refuses_a_card_with_a_base_that_only_this_machine_has(saved, online):
-    card = model_card(saved / "fid")
+    card = model_card(saved / "fid", "me/fid")
     card.data.base_model = str(saved)
     with pytest.raises(ValueError, match="base_model"):
         card.validate()
 
 
+@pytest.fixture
+def fid(saved, tmp_path):
+    """A folder of its own with a card of ours."""
+    FiDT5ForConditionalGeneration.from_pretrained(saved / "fid").save_pretrained(tmp_path)
+    assert write_card(model_card(tmp_path, "me/fid"), tmp_path)
+    return tmp_path
+
+
 def test_a_base_model_of_the_hub_and_its_relation_are_named(saved, tmp_path):
-    model = FiDT5ForConditionalGeneration.from_pretrained(saved / "fid")
-    model.name_or_path = model.config.name_or_path = "google-t5/t5-small"
-    model.save_pretrained(tmp_path)
-    data = ModelCard.load(tmp_path / "README.md").data
-    assert (data.base_model, data.base_model_relation) == ("google-t5/t5-small", "finetune")
-    # The folder does not tell; the card in it does.
-    assert model_card(tmp_path, "me/fid").data.base_model == "google-t5/t5-small"
+    shutil.copytree(saved / "composed", tmp_path / "composed")
+    config = json.loads((tmp_path / "composed" / "config.json").read_text())
+    for reader, relation in (("reader", "adapter"), ("another", "finetune")):
+        (tmp_path / "composed" / "reader").rename(tmp_path / "composed" / reader)
+        changed = config | {"base_model_name_or_path": "me/base"}
+        (tmp_path / "composed" / "config.json").write_text(json.dumps(changed))
+        data = model_card(tmp_path / "composed", "me/this").data
+        assert (data.base_model, data.base_model_relation) == ("me/base", relation)
+
+
+def test_metadata_that_somebody_named_stays(fid):
+    path = fid / "README.md"
+    path.write_text(path.read_text().replace("library_name:", "license: mit\nbase_model: google/t5\nlibrary_name:"))
+    assert write_card(model_card(fid, "me/fid"), fid)
+    data = ModelCard.load(path).data
+    assert (data.license, data.base_model, data.base_model_relation) == ("mit", "google/t5", "finetune")
 
 
 def test_measurements_become_metadata(saved, online):
@@ -125,58 +149,40 @@ def test_measurements_become_metadata(saved, online):
 
 
 @pytest.fixture
-def adapter(base):
+def adapter(base, tmp_path):
+    """The folder of an adapter as PEFT leaves it, with its empty card."""
     config = HyperLoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], **PART)
-    return get_peft_model(share_weights(base), config)
+    get_peft_model(share_weights(base), config).save_pretrained(tmp_path)
+    return tmp_path
 
 
-def test_a_second_save_writes_our_card_anew(adapter, saved, tmp_path):
-    adapter.save_pretrained(tmp_path)
-    first = (tmp_path / "README.md").read_text()
-    adapter.peft_config["default"].lora_alpha = 7
-    adapter.save_pretrained(tmp_path)
-    assert (tmp_path / "README.md").read_text() == first.replace("alpha 16", "alpha 7")
+def test_our_card_replaces_the_empty_one_of_peft_and_is_written_anew(adapter):
+    assert "More Information Needed" in (adapter / "README.md").read_text()
+    assert write_card(model_card(adapter, "me/this"), adapter)
+    first = (adapter / "README.md").read_text()
+    config = (adapter / "adapter_config.json").read_text().replace('"lora_alpha": 16', '"lora_alpha": 7')
+    (adapter / "adapter_config.json").write_text(config)
+    assert write_card(model_card(adapter, "me/this"), adapter)
+    assert (adapter / "README.md").read_text() == first.replace("alpha 16", "alpha 7")
 
 
-def test_a_card_of_your_own_stays(adapter, tmp_path):
-    own = "---\nlicense: mit\n---\n\n# Mine\n"
-    (tmp_path / "README.md").write_text(own)
-    adapter.save_pretrained(tmp_path)
-    # PEFT adds its metadata to any card.
-    card = ModelCard.load(tmp_path / "README.md")
-    assert card.data.license == "mit" and card.text.strip().startswith("# Mine") and "HyperLoRA" not in card.text
+@pytest.mark.parametrize("own", ["---\nlicense: mit\n---\n\n# Größe\n", f"---\nlicense: [mit\n---\n\n{OURS}\n"])
+def test_a_card_of_your_own_stays(adapter, own):
+    """Also one in another encoding, and one of ours whose metadata is broken."""
+    content = own.encode("latin-1")
+    (adapter / "README.md").write_bytes(content)
+    assert not write_card(model_card(adapter, "me/this"), adapter)
+    assert (adapter / "README.md").read_bytes() == content
 
 
-def test_a_card_in_another_encoding_is_your_own(adapter, tmp_path):
-    adapter.save_pretrained(tmp_path)
-    (tmp_path / "README.md").write_bytes("Größe".encode("latin-1"))
-    leave_model_card(tmp_path)
-    assert (tmp_path / "README.md").read_bytes() == "Größe".encode("latin-1")
+def test_a_card_of_ours_without_its_last_line_is_your_own(fid):
+    edited = (fid / "README.md").read_text().replace(OURS, "My words.")
+    (fid / "README.md").write_text(edited)
+    assert not write_card(model_card(fid, "me/fid"), fid)
+    assert (fid / "README.md").read_text() == edited
 
 
-def test_a_card_of_ours_without_its_last_line_is_your_own(saved, tmp_path):
-    model = FiDT5ForConditionalGeneration.from_pretrained(saved / "fid")
-    model.save_pretrained(tmp_path)
-    edited = (tmp_path / "README.md").read_text().replace(OURS, "My words.")
-    (tmp_path / "README.md").write_text(edited)
-    model.save_pretrained(tmp_path)
-    assert (tmp_path / "README.md").read_text() == edited
-
-
-def test_a_plain_lora_keeps_the_card_of_peft(base, tmp_path):
+def test_a_plain_lora_has_no_card_of_ours(base, tmp_path):
     get_peft_model(share_weights(base), LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path)
-    assert OURS not in (tmp_path / "README.md").read_text()
-
-
-def test_a_configuration_saved_alone_gets_no_card(adapter, tmp_path):
-    adapter.peft_config["default"].save_pretrained(str(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["adapter_config.json"]
-
-
-def test_a_licence_named_in_the_metadata_stays(saved, tmp_path):
-    model = FiDT5ForConditionalGeneration.from_pretrained(saved / "fid")
-    model.save_pretrained(tmp_path)
-    path = tmp_path / "README.md"
-    path.write_text(path.read_text().replace("library_name:", "license: mit\nlibrary_name:"))
-    model.save_pretrained(tmp_path)
-    assert ModelCard.load(path).data.license == "mit" and model_card(tmp_path, "me/fid").data.license == "mit"
+    with pytest.raises(InputError, match="holds no composed model, HyperLoRA adapter"):
+        model_card(tmp_path, "me/this")

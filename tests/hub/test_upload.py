@@ -13,8 +13,8 @@ from aag_hf.cli.main import main
 from aag_hf.cli.publish import PublishOptions, publish
 from aag_hf.data import write_records
 from aag_hf.errors import InputError
-from aag_hf.hub import leave_data_card, push_folder
-from aag_hf.hub.cards import NAMELESS
+from aag_hf.hub import push_folder
+from aag_hf.manifest import Manifest
 
 QUESTIONS = [f"what is the {noun} of {place}?" for noun in ("capital", "currency") for place in "ABCDEFG"]
 
@@ -88,45 +88,45 @@ def test_an_invalid_card_stops_the_upload(folder, online):
     assert not online.repositories.get("me/invalid")
 
 
-@pytest.mark.parametrize("base", ["me/hub_base", None])
-def test_pushing_a_model_uploads_a_named_card_and_keeps_one_written_there(online, tiny_t5_dir, base):
-    model = FiDT5ForConditionalGeneration.from_pretrained(tiny_t5_dir)
-    name = f"me/fid_{base is None}"
-    if base is not None:
-        model.name_or_path = model.config.name_or_path = base
-    model.push_to_hub(name, tags=["nq"])
-    card = ModelCard(online.repositories[name]["README.md"].decode())
-    assert f'from_pretrained("{name}")' in card.text and NAMELESS not in card.text
-    assert card.data.base_model == base and "nq" in card.data.tags
-    assert online.commit_messages[name] == ["Upload FiDT5ForConditionalGeneration"]
+def test_pushing_a_model_uploads_its_card_and_keeps_one_written_there(folder, online):
+    model = AwakeningModel.from_pretrained(folder, base_model=AutoModelForCausalLM.from_pretrained(base_of(folder)))
+    model.push_to_hub("me/model")
+    card = ModelCard(online.repositories["me/model"]["README.md"].decode())
+    assert 'AwakeningPipeline("me/model")' in card.text and card.data.base_model == "me/base"
+    assert online.commit_messages["me/model"] == ["Upload AwakeningModel"]
 
-    online.repositories[name]["README.md"] = b"# Written there\n"
-    model.push_to_hub(name)
-    assert online.repositories[name]["README.md"] == b"# Written there\n"
+    online.repositories["me/model"]["README.md"] = b"# Written there\n"
+    model.push_to_hub("me/model")
+    assert online.repositories["me/model"]["README.md"] == b"# Written there\n"
+
+
+def test_pushing_again_writes_our_card_anew(folder, online):
+    model = AwakeningModel.from_pretrained(folder, base_model=AutoModelForCausalLM.from_pretrained(base_of(folder)))
+    for base in ("me/base", "me/another"):
+        model.config.base_model_name_or_path = base
+        model.save_pretrained(folder, push_to_hub=True, repo_id="me/again", commit_message=base)
+        assert ModelCard(online.repositories["me/again"]["README.md"].decode()).data.base_model == base
+    assert online.commit_messages["me/again"] == ["me/base", "me/another"]
 
 
 def test_our_card_takes_the_place_of_the_empty_one_that_peft_uploads(folder, online):
-    reader = AwakeningModel.from_pretrained(
-        folder, base_model=AutoModelForCausalLM.from_pretrained(base_of(folder))
-    ).reader
-    reader.push_to_hub("me/adapter")
+    base = AutoModelForCausalLM.from_pretrained(base_of(folder))
+    AwakeningModel.from_pretrained(folder, base_model=base).reader.push_to_hub("me/adapter")
     assert "More Information Needed" in online.repositories["me/adapter"]["README.md"].decode()
-    push_folder(folder / "reader", "me/adapter")
+    config = json.loads((folder / "reader" / "adapter_config.json").read_text())
+    (folder / "reader" / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "me/base"}))
+    publish(PublishOptions(model=str(folder / "reader"), repo_id="me/adapter", push=True))
     card = ModelCard(online.repositories["me/adapter"]["README.md"].decode())
     assert 'from_pretrained("me/adapter")' in card.text and card.data.library_name == "peft"
 
 
-def test_save_pretrained_uploads_too(online, tiny_t5_dir, tmp_path):
+def test_a_part_is_uploaded_as_transformers_does(online, tiny_t5_dir, tmp_path):
     model = FiDT5ForConditionalGeneration.from_pretrained(tiny_t5_dir)
+    model.push_to_hub("me/branched", revision="half", tags=["nq"])
+    assert online.branches["me/branched"] == {"main", "half"}
+    assert ModelCard(online.repositories["me/branched"]["README.md"].decode()).data.tags == ["nq"]
     model.save_pretrained(tmp_path / "fid", push_to_hub=True, repo_id="me/saved", commit_message="First")
-    assert {"README.md", "config.json", "model.safetensors"} <= set(online.repositories["me/saved"])
-    assert online.commit_messages["me/saved"] == ["First"]
-
-
-def test_a_branch_is_made_if_need_be(online, tiny_t5_dir):
-    model = FiDT5ForConditionalGeneration.from_pretrained(tiny_t5_dir)
-    model.push_to_hub("me/branched", revision="half")
-    assert online.branches["me/branched"] == {"main", "half"} and online.repositories["me/branched"]
+    assert {"config.json", "model.safetensors"} <= set(online.repositories["me/saved"])
 
 
 def test_an_encoder_is_uploaded_with_its_tokenizer(folder, online):
@@ -134,16 +134,13 @@ def test_an_encoder_is_uploaded_with_its_tokenizer(folder, online):
         folder / "question_encoder", backbone=AutoModelForCausalLM.from_pretrained(base_of(folder))
     )
     encoder.save_pretrained(folder / "encoder", push_to_hub=True, repo_id="me/whole")
-    assert {"README.md", "model.safetensors", "tokenizer/tokenizer.json"} <= set(online.repositories["me/whole"])
+    assert {"model.safetensors", "tokenizer/tokenizer.json"} <= set(online.repositories["me/whole"])
 
 
 def test_a_folder_of_records_is_published_as_a_data_set(online, tmp_path):
     records = [{"id": "1", "question": "Where is Suva?", "answers": ["Fiji"]}]
     write_records(records, tmp_path / "train.jsonl.gz")
-    (tmp_path / "train.jsonl.gz.manifest.json").write_text("{}")
-    with pytest.raises(InputError, match=r"no README\.md"):
-        publish(PublishOptions(data=str(tmp_path), repo_id="me/records"))
-    leave_data_card(tmp_path / "train.jsonl.gz", records, "aag data")
+    Manifest({"command": "data"}).write(tmp_path / "train.jsonl.gz.manifest.json")
     assert main(["publish", "--data", str(tmp_path), "--repo_id", "me/records", "--push", "true"]) == 0
     repository = online.repositories["me/records"]
     assert set(repository) == {"README.md", "train.jsonl.gz"}

@@ -6,6 +6,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from aag_hf import DocumentEncoder
 from aag_hf.errors import InputError
+from aag_hf.hub import model_card
 
 TEXTS = ["The capital of Nuvaria is Brel.", "Ost pays.", "Кириллица, 漢字 और हिन्दी: still a text."]
 
@@ -74,7 +75,7 @@ def test_it_comes_back_from_its_folder(encoder, backbone, tmp_path):
     encoder.save_pretrained(tmp_path)
     again = DocumentEncoder.from_pretrained(tmp_path, backbone=backbone)
     assert torch.equal(again.encode(TEXTS).states, encoder.encode(TEXTS).states)
-    assert "DocumentEncoder.from_pretrained" in (tmp_path / "README.md").read_text()
+    assert "DocumentEncoder.from_pretrained" in str(model_card(tmp_path, "me/this"))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from aag_hf.errors import InputError
-from aag_hf.trainers.context_distillation.alignment import average_passages, gather_tokens, selected_layers
+from aag_hf.trainers.context_distillation.aligned_terms import average_passages, gather_tokens, selected_layers
 from aag_hf.trainers.context_distillation.losses import (
     annealed_temperature,
     answer_cross_entropy,

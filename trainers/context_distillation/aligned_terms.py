@@ -1,7 +1,7 @@
 """The alignment terms of the loss: the tokens of student and teacher that are compared, and the comparison."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +9,10 @@ from torch import Tensor, nn
 from aag_hf.collators.padding import IGNORE_INDEX
 from aag_hf.errors import InputError
 from aag_hf.trainers.answer_logits import QUESTION_MASK, innermost, is_encoder_decoder
-from aag_hf.trainers.context_distillation.alignment import (
-    Alignment,
-    Layers,
-    average_passages,
-    gather_tokens,
-    selected_layers,
-)
 from aag_hf.trainers.context_distillation.losses import attention_alignment, hidden_alignment
 
+Alignment = Literal["question", "position"]
+Layers = Literal["all", "select"]
 HIDDEN, ATTENTION = "hidden_alignment", "attention_alignment"
 
 
@@ -82,7 +77,7 @@ def aligned_terms(
         teacher: The teacher's reading. The teacher may read more passages, and be deeper if `layers` is ``"select"``.
         names: Some of ``"hidden_alignment"``, ``"attention_alignment"``.
         alignment: Which tokens of the encoder.
-        layers: Which layers, see :func:`.alignment.selected_layers`. The embeddings are the first of the hidden states.
+        layers: Which layers, see :func:`selected_layers`. The embeddings are the first of the hidden states.
 
     Returns:
         Finite scalars by name. They are 0 with zero gradients if no token is shared.
@@ -252,3 +247,51 @@ def _compare(compared: Compared, student: Tokens, teacher: Tokens) -> Tensor:
         return layers
 
     return compared.loss(cut(student.layers), cut(teacher.layers), student.mask[:, :common], teacher.mask[:, :common])
+
+
+def selected_layers(num_layers: int, layers: Layers) -> list[int]:
+    """Which of ``num_layers`` to align: ``"all"``, or ``"select"`` for the first, the middle and the last one.
+
+    Raises:
+        InputError: `layers` is neither of them.
+    """
+    if layers == "all":
+        return list(range(num_layers))
+    if layers == "select":
+        return sorted({0, num_layers // 2, num_layers - 1})
+    raise InputError(f"layers is {layers!r}: choose 'all' or 'select'.")
+
+
+def gather_tokens(values: Tensor, mask: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
+    """Move each row's unmasked tokens to the front and cut the rest off.
+
+    This brings the question tokens of student and teacher side by side, though their positions differ. Attentions are
+    gathered along both token axes.
+
+    Args:
+        values: ``(rows, …)`` with ``tokens`` at axis ``dim``.
+        mask: ``(rows, tokens)``, true at the tokens to keep.
+
+    Returns:
+        ``values`` with ``kept`` at axis ``dim``, the largest count of any row, and its (rows, kept) mask.
+    """
+    kept = int(mask.sum(-1).max()) if mask.numel() else 0
+    order = mask.long().argsort(dim=-1, descending=True, stable=True)[:, :kept]
+    gathered = values.movedim(dim, 1)[torch.arange(len(order), device=order.device).unsqueeze(1), order]
+    return gathered.movedim(1, dim), mask.gather(1, order).bool()
+
+
+def average_passages(values: Tensor, present: Tensor, batch: int) -> Tensor:
+    """Mean of a teacher's sample-major (batch · passages, …) rows over the passages of each sample.
+
+    Args:
+        values: Hidden states or attentions of gathered question tokens.
+        present: ``(batch · passages,)``, false at padding passages, which do not count.
+        batch: The number of samples.
+
+    Returns:
+        ``(batch, …)``; zeros for a sample without any passage.
+    """
+    weight = present.unflatten(0, (batch, -1)).to(torch.promote_types(values.dtype, torch.float32))
+    weight = weight / weight.sum(-1, keepdim=True).clamp_min(1)
+    return torch.einsum("bp,bp...->b...", weight, values.to(weight.dtype).unflatten(0, (batch, -1)))

@@ -5,8 +5,7 @@ from typing import Literal, get_args
 
 from aag_hf.errors import InputError
 from aag_hf.trainers.answer_arguments import AnswerTrainingArguments
-from aag_hf.trainers.context_distillation.aligned_terms import ATTENTION, HIDDEN
-from aag_hf.trainers.context_distillation.alignment import Alignment, Layers
+from aag_hf.trainers.context_distillation.aligned_terms import ATTENTION, HIDDEN, Alignment, Layers
 from aag_hf.trainers.context_distillation.losses import ANNEALING_STEPS, annealed_temperature
 
 TemperatureSchedule = Literal["constant", "annealed"]

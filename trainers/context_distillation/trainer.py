@@ -19,15 +19,9 @@ from aag_hf.trainers.context_distillation.aligned_terms import (
     check_returns_states,
     states_to_return,
 )
-from aag_hf.trainers.context_distillation.cached_terms import (
-    cached_alignment,
-    cached_distillation_kl,
-    check_answers,
-    check_temperatures,
-    is_cached,
-)
 from aag_hf.trainers.context_distillation.config import ContextDistillationConfig
 from aag_hf.trainers.context_distillation.losses import answer_cross_entropy, distillation_kl
+from aag_hf.trainers.context_distillation.teacher_cache.columns import CachedColumns
 from aag_hf.trainers.context_distillation.trained_teacher import (
     TEACHER_FOLDER,
     TeacherUpdates,
@@ -95,15 +89,15 @@ class ContextDistillationTrainer(AnswerTrainer):
     def compute_terms(self, model: nn.Module, inputs: dict[str, Any]) -> Terms:
         teacher_inputs = {n.removeprefix(TEACHER): v for n, v in inputs.items() if n.startswith(TEACHER)}
         student_inputs = {n: v for n, v in inputs.items() if not n.startswith(TEACHER)}
-        cached = is_cached(teacher_inputs)
-        has_teacher = cached or self.teacher is not None
+        cached = CachedColumns.of(inputs)
+        has_teacher = cached is not None or self.teacher is not None
         states = states_to_return(self.args.alignment_weights) if has_teacher else {}
         self._check_packing(model, student_inputs)
         student = answer_outputs(model, student_inputs | states)
         terms = {"answer_cross_entropy": answer_cross_entropy(student.logits, student.labels)}
         temperature = self.args.temperature_at(self.state.global_step) if model.training else self.args.temperature
-        if cached:
-            terms |= self._cached_terms(student, student_inputs, teacher_inputs, temperature)
+        if cached is not None:
+            terms |= self._cached_terms(student, student_inputs, cached, temperature)
         elif has_teacher:
             terms |= self._teacher_terms(model.training, student, student_inputs, teacher_inputs, temperature)
         weights = self._weights(model.training) if has_teacher else {"answer_cross_entropy": 1.0}
@@ -150,23 +144,23 @@ class ContextDistillationTrainer(AnswerTrainer):
         }
 
     def _cached_terms(
-        self, student: AnswerOutputs, student_inputs: dict[str, Any], columns: dict[str, Any], temperature: float
+        self, student: AnswerOutputs, student_inputs: dict[str, Any], cached: CachedColumns, temperature: float
     ) -> dict[str, Tensor]:
         """The terms with a weight that a teacher cache gives."""
         if self.args.train_teacher:
             raise InputError(
                 "a teacher cache is a frozen teacher's: leave train_teacher off, or give the collator no cache."
             )
-        check_answers(student.labels, columns)
+        cached.check_answers(student.labels)
         terms = {}
         if self.args.alpha < 1.0:
             # Before the first step, not hours later.
-            check_temperatures(columns, self.args.temperatures(self.state.max_steps))
-            terms["distillation_kl"] = cached_distillation_kl(student.logits, columns, temperature)
+            cached.check_temperatures(self.args.temperatures(self.state.max_steps))
+            terms["distillation_kl"] = cached.distillation_kl(student.logits, temperature)
         if self.args.alignment_weights:
             reading = Reading(student_inputs, student.states)
             alignment = self.args.alignment_weights, self.args.alignment, self.args.layers
-            terms |= cached_alignment(reading, columns, *alignment)
+            terms |= cached.aligned_terms(reading, *alignment)
         return terms
 
     def _teacher_terms(

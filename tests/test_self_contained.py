@@ -1,4 +1,4 @@
-"""Repositories with their own code: for strangers without aag-hf, off by default, without a trace in later saves."""
+"""Saved models with their own code: for strangers without aag-hf, off by default, without a trace in later saves."""
 
 import json
 import os
@@ -12,6 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from aag_hf import FiDT5ForConditionalGeneration, QuestionEncoder
+from aag_hf.errors import InputError
+from aag_hf.hub import model_card
 
 QUESTIONS = [f"what is the {noun} of {place}?" for noun in ("capital", "currency") for place in "ABCDEFG"]
 
@@ -58,7 +60,7 @@ def test_the_code_is_little_and_needs_nothing_of_the_package(folders, kind):
     assert {"configuration", "errors"} < set(files) and "cards" not in files and "upload" not in files
     for text in files.values():
         assert not re.search(r"^\s*(from|import) aag_hf", text, flags=re.MULTILINE)
-    card = (folders / kind / "README.md").read_text()
+    card = str(model_card(folders / kind, "me/this"))
     assert "custom_code" in card and "trust_remote_code=True" in card and "read them first" in card
 
 
@@ -68,7 +70,7 @@ def test_it_is_off_by_default_and_leaves_no_trace(fid, folders, tmp_path):
     again.save_pretrained(tmp_path / "again")
     for folder in (tmp_path / "later", tmp_path / "again"):
         assert not list(folder.glob("*.py")) and "auto_map" not in json.loads((folder / "config.json").read_text())
-        assert "trust_remote_code" not in (folder / "README.md").read_text()
+        assert "trust_remote_code" not in str(model_card(folder, "me/this"))
     assert FiDT5ForConditionalGeneration._auto_class is None
 
 
@@ -84,3 +86,9 @@ def test_transformers_own_switch_writes_the_same_files(fid, folders, tmp_path, m
     assert {path.name for path in tmp_path.iterdir()} == names
     for name in names - {"model.safetensors"}:
         assert (tmp_path / name).read_text() == (folders / "fid" / name).read_text()
+
+
+def test_what_would_be_uploaded_without_its_code_is_refused(fid, tmp_path):
+    with pytest.raises(InputError, match="use aag publish"):
+        fid.save_pretrained(tmp_path, self_contained=True, push_to_hub=True)
+    assert not list(tmp_path.iterdir())
