@@ -1,10 +1,13 @@
 """``aag data``: turns a data set into records, or writes the countries data set."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub.constants import REPOCARD_NAME
 
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
@@ -16,7 +19,11 @@ from aag_hf.data.files import read_rows
 from aag_hf.data.progress import write_output
 from aag_hf.data.records import iter_records
 from aag_hf.errors import InputError
-from aag_hf.manifest import Manifest
+from aag_hf.hub import data_card, write_card
+from aag_hf.manifest import MANIFEST, Manifest
+
+# In a card, until the folder is published under a name.
+NAMELESS = "owner/name"
 
 
 @dataclass
@@ -51,7 +58,7 @@ def write_data(
     config_name: str | None = None,
     revision: str | None = None,
 ) -> dict[str, int]:
-    """Write `source` as records.
+    """Write `source` as records, with a data set card if their folder holds nothing else.
 
     Args:
         source: ``"countries"``, or what `read_records` reads.
@@ -77,21 +84,44 @@ def write_data(
         records = iter_records(
             source, split, need_answers=False, skip_bad=skip_bad, config_name=config_name, revision=revision
         )
-        return {str(output): _write_once(Path(output), records, made_by, overwrite)}
+        count = _write_once(Path(output), records, made_by, overwrite)
+        _leave_card(Path(output).parent)
+        return {str(output): count}
     from aag_hf.data.countries import country_documents, load_countries
 
     made_by = manifest("data", {"source": source, "seed": seed})
     files = {Path(output) / f"{name}.jsonl.gz": records for name, records in load_countries(seed).items()}
     files[Path(output) / "documents.jsonl"] = country_documents()
-    return {str(path): _write_once(path, rows, made_by, overwrite) for path, rows in files.items()}
+    counts = {str(path): _write_once(path, rows, made_by, overwrite) for path, rows in files.items()}
+    _leave_card(Path(output))
+    return counts
 
 
 def _write_once(path: Path, rows: Iterable[dict[str, Any]], made_by: Manifest, overwrite: bool) -> int:
     """Write `rows` unless they are there, one at a time, and return their number."""
+    count = 0
+
+    def counted() -> Iterator[dict[str, Any]]:
+        nonlocal count
+        for row in rows:
+            count += 1
+            yield row
+
     with claimed(path, made_by, overwrite) as finished:
-        if not finished:
-            write_output(rows, path, made_by)
-        return sum(1 for _ in read_rows(path))
+        if finished:
+            return sum(1 for _ in read_rows(path))
+        write_output(counted(), path, made_by)
+    return count
+
+
+def _leave_card(folder: Path) -> None:
+    """Write the card of a folder in which each file was written by a command of ours."""
+    files = [path for path in folder.iterdir() if not path.name.startswith(".") and path.name != REPOCARD_NAME]
+    data = [path for path in files if not path.name.endswith(MANIFEST)]
+    if all(path.with_name(f"{path.name}.{MANIFEST}").is_file() for path in data):
+        # Two files may have one name for a split: the card is optional here, and `aag publish` says so.
+        with suppress(InputError):
+            write_card(data_card(folder, NAMELESS), folder)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

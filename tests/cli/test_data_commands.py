@@ -56,6 +56,7 @@ def test_data_writes_the_splits_of_countries(tmp_path):
     assert main(["data", "--source", "countries", "--output", str(tmp_path), "--seed", "3"]) == 0
     assert read_records(tmp_path, split="test") == countries.load_countries(3)["test"]
     assert sorted(p.name for p in tmp_path.iterdir() if not p.name.endswith(".manifest.json")) == [
+        "README.md",
         "dev.jsonl.gz",
         "documents.jsonl",
         "test.jsonl.gz",

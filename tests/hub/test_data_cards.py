@@ -97,3 +97,16 @@ def test_a_licence_named_in_the_metadata_stays(folder):
     path.write_text(path.read_text().replace("license: unknown", "license: cc-by-sa-3.0\nlanguage: en"))
     data = DatasetCard.load(publish(folder)).data
     assert data.license == "cc-by-sa-3.0" and data.language == "en"
+
+
+def test_converted_data_have_a_card_where_they_are_alone(tmp_path, capsys):
+    write_records(RECORDS, tmp_path / "mixed" / "raw.jsonl")
+    for output in ("alone/train.jsonl", "alone/dev.jsonl", "alone/dev.jsonl.gz", "mixed/train.jsonl"):
+        source = ["--source", f"{tmp_path}/mixed/raw.jsonl", "--output", f"{tmp_path}/{output}"]
+        assert main(["data", *source]) == 0
+    assert not (tmp_path / "mixed" / "README.md").exists()
+    # The last file would be another split of the same name, so that the card is that of the first two.
+    card = DatasetCard.load(tmp_path / "alone" / "README.md")
+    splits = [file["split"] for config in card.data.configs for file in config["data_files"]]
+    assert splits == ["dev", "train"] and OURS in str(card)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("     2 rows in ")
