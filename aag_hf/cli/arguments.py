@@ -65,13 +65,13 @@ def _refuse_unknown_flags(given: Sequence[str], parser: ArgumentParser, command:
 
 def _check_trackers(report_to: str | None) -> None:
     """Refuse a tracker that is not installed, before a model is loaded."""
+    if report_to in (None, "none", "all"):
+        return
     from transformers.integrations.integration_utils import (
         INTEGRATION_TO_CALLBACK,
         get_available_reporting_integrations,
     )
 
-    if report_to in (None, "none", "all"):
-        return
     if report_to not in INTEGRATION_TO_CALLBACK:
         near = closest(str(report_to), INTEGRATION_TO_CALLBACK)
         raise InputError(

@@ -11,8 +11,9 @@ from aag_hf.awakening.aggregation import DraftOptions
 from aag_hf.awakening.documents import text_of
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
-from aag_hf.cli.options import LoadingOptions, device, use_threads
+from aag_hf.cli.options import LoadingOptions
 from aag_hf.cli.output import JSON_HELP, plain_console, print_json
+from aag_hf.cli.processes import device, use_threads
 from aag_hf.errors import InputError
 
 

@@ -144,12 +144,17 @@ def _say(command: str, message: str) -> None:
 
 def _quieten_libraries() -> None:
     """Silence loading bars and notices of libraries, which would drown the output of the command."""
-    from transformers.utils import logging
+    from huggingface_hub.utils import disable_progress_bars
 
+    # What transformers goes by when it is imported. Commands without a model do not wait for that.
+    disable_progress_bars()
+    if "transformers" in sys.modules:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     # It warns, per layer and pass, that inputs are not in float16 yet.
     getLogger("bitsandbytes").setLevel(ERROR)
-    logging.disable_progress_bar()
     for stream in (sys.stdout, sys.stderr):
         # The name of a file may hold bytes that are not text.
         if hasattr(stream, "reconfigure"):

@@ -11,10 +11,9 @@ from rich.table import Table
 
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
-from aag_hf.cli.evaluate import PREDICTIONS
 from aag_hf.cli.output import plain_console
 from aag_hf.errors import InputError
-from aag_hf.evaluation.comparison import compare_predictions, differing_questions, read_predictions
+from aag_hf.evaluation.comparison import PREDICTIONS, compare_predictions, differing_questions, read_predictions
 from aag_hf.evaluation.scores import METRICS
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.dtypes import DTYPES, chosen_dtype
-from aag_hf.cli.options import OVERWRITE, device, processes
 from aag_hf.cli.output import plain_console
-from aag_hf.cli.stage import claimed_by_first, manifest
+from aag_hf.cli.processes import claimed_by_first, device, processes
+from aag_hf.cli.stage import OVERWRITE, manifest
 from aag_hf.data.mapped import open_records
 from aag_hf.data.records import iter_records
 from aag_hf.data.shards import map_records

@@ -11,9 +11,8 @@ from huggingface_hub.constants import REPOCARD_NAME
 
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
-from aag_hf.cli.options import OVERWRITE
 from aag_hf.cli.output import plain_console
-from aag_hf.cli.stage import claimed, manifest
+from aag_hf.cli.stage import OVERWRITE, claimed, manifest
 from aag_hf.data.check import describe_source
 from aag_hf.data.files import read_rows
 from aag_hf.data.progress import write_output

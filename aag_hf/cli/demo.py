@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
-from aag_hf.cli.options import LoadingOptions, device, use_threads
+from aag_hf.cli.options import LoadingOptions
 from aag_hf.cli.output import plain_console
+from aag_hf.cli.processes import device, use_threads
 from aag_hf.errors import InputError
 from aag_hf.extras import named
 

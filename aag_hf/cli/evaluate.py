@@ -12,15 +12,17 @@ from aag_hf.awakening.aggregation import DraftOptions
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.measured import BaseOptions, Reader, base_readers, named_inputs, saved_readers
-from aag_hf.cli.options import OVERWRITE, LoadingOptions, device, processes, use_threads
+from aag_hf.cli.options import LoadingOptions
 from aag_hf.cli.output import JSON_HELP, plain_console, print_json
-from aag_hf.cli.stage import claimed_by_first, manifest
+from aag_hf.cli.processes import claimed_by_first, device, processes, use_threads
+from aag_hf.cli.stage import OVERWRITE, manifest
 from aag_hf.data.answers import Match
 from aag_hf.data.jsonl import write_rows
 from aag_hf.data.mapped import open_records
 from aag_hf.data.progress import PartialOutput
 from aag_hf.data.sampling import sample_records
 from aag_hf.errors import InputError
+from aag_hf.evaluation.comparison import PREDICTIONS
 from aag_hf.evaluation.controls import Control, check_control
 from aag_hf.evaluation.evaluator import evaluate_reader
 from aag_hf.evaluation.report import plot_results, results_matrix, results_table, write_json
@@ -28,7 +30,6 @@ from aag_hf.evaluation.scores import check_groups
 from aag_hf.manifest import Manifest
 
 Records = Sequence[dict[str, Any]]
-PREDICTIONS = "predictions.jsonl"
 
 
 @dataclass

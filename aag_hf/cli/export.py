@@ -14,9 +14,10 @@ from aag_hf.awakening.documents import text_of
 from aag_hf.awakening.loading import saved_config, saved_directory
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
-from aag_hf.cli.options import OVERWRITE, LoadingOptions, use_threads
+from aag_hf.cli.options import LoadingOptions
 from aag_hf.cli.output import JSON_HELP, plain_console, print_json
-from aag_hf.cli.stage import is_finished, manifest, new_directory, start_anew
+from aag_hf.cli.processes import use_threads
+from aag_hf.cli.stage import OVERWRITE, is_finished, manifest, new_directory, start_anew
 from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
 from aag_hf.hyperlora import save_lora

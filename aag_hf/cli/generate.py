@@ -14,9 +14,10 @@ from aag_hf.awakening.drafts import DrawingOptions, draw_texts, without_duplicat
 from aag_hf.awakening.loading import is_encoder_decoder, load_language_model, load_part, load_tokenizer
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
-from aag_hf.cli.options import OVERWRITE, ModelOptions, device, processes, use_threads
+from aag_hf.cli.options import ModelOptions
 from aag_hf.cli.output import plain_console
-from aag_hf.cli.stage import claimed_by_first, manifest
+from aag_hf.cli.processes import claimed_by_first, device, processes, use_threads
+from aag_hf.cli.stage import OVERWRITE, manifest
 from aag_hf.collators import DataCollatorForContextGeneration
 from aag_hf.data.contexts import GENERATOR_PROMPT
 from aag_hf.data.folds import fold_of

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
-from aag_hf.cli.options import OVERWRITE, refuse_processes
 from aag_hf.cli.output import plain_console
-from aag_hf.cli.stage import claimed, manifest, new_directory
+from aag_hf.cli.stage import OVERWRITE, claimed, manifest, new_directory, refuse_processes
 from aag_hf.contents import INDEX
 from aag_hf.data.pool import Passage, iter_pool
 from aag_hf.data.reporting import Reporting

@@ -11,9 +11,10 @@ from aag_hf.awakening.documents import text_of
 from aag_hf.awakening.loading import saved_config, saved_directory
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
-from aag_hf.cli.options import OVERWRITE, LoadingOptions, device, use_threads
+from aag_hf.cli.options import LoadingOptions
 from aag_hf.cli.output import plain_console
-from aag_hf.cli.stage import claimed, manifest
+from aag_hf.cli.processes import device, use_threads
+from aag_hf.cli.stage import OVERWRITE, claimed, manifest
 from aag_hf.data.files import SUFFIXES, read_rows
 from aag_hf.data.progress import PartialOutput
 from aag_hf.errors import InputError

@@ -4,19 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
 from transformers import PreTrainedTokenizerBase
 
 from aag_hf.cli.dtypes import DTYPES, chosen_dtype
+from aag_hf.cli.processes import device
 from aag_hf.cli.quantization import QuantizationOptions
 from aag_hf.collators.chat import Shot, build_prompt, is_instruct
 from aag_hf.collators.prompts import check_prompt
 from aag_hf.data.contexts import CHAT_CONTEXT_PROMPT, CHAT_PROMPT, READER_CONTEXT_PROMPT, READER_PROMPT
 from aag_hf.errors import InputError
-
-OVERWRITE = "Replace an output, or the remains of a stopped run."
 
 
 @dataclass
@@ -161,32 +157,3 @@ class AdapterOptions:
             "target_modules": targets[0] if single else targets,
             "modules_to_save": self.modules_to_save or None,
         }
-
-
-def device() -> torch.device:
-    """The accelerator of this process, or the CPU."""
-    return processes().device
-
-
-def processes() -> PartialState:
-    """The processes that a launcher started. Without an accelerator they communicate on the CPU."""
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
-
-
-def refuse_processes(command: str) -> None:
-    """Refuse to run `command` on several processes at once.
-
-    Raises:
-        InputError: There are several.
-    """
-    count = processes().num_processes
-    if count > 1:
-        raise InputError(
-            f"`aag {command}` works on one process, and {count} were started: start it without a launcher."
-        )
-
-
-def use_threads(threads: int | None) -> None:
-    """Let torch use this many CPU threads."""
-    if threads is not None:
-        torch.set_num_threads(threads)

@@ -13,8 +13,9 @@ from aag_hf.cli.boundary import run_command
 from aag_hf.cli.compress import compress
 from aag_hf.cli.dtypes import chosen_dtype
 from aag_hf.cli.generate import GenerateOptions, generate
-from aag_hf.cli.options import ModelOptions, device, use_threads
+from aag_hf.cli.options import ModelOptions
 from aag_hf.cli.output import plain_console
+from aag_hf.cli.processes import device, use_threads
 from aag_hf.cli.quickstart_settings import (
     CONTEXT_TOKENS,
     DOCUMENT_READER,

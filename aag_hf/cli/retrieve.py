@@ -9,9 +9,9 @@ from typing import Any
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.index import POOL
-from aag_hf.cli.options import OVERWRITE, processes
 from aag_hf.cli.output import plain_console
-from aag_hf.cli.stage import claimed_by_first, manifest
+from aag_hf.cli.processes import claimed_by_first, processes
+from aag_hf.cli.stage import OVERWRITE, manifest
 from aag_hf.data.answers import Match
 from aag_hf.data.mapped import open_records
 from aag_hf.data.pool import iter_pool

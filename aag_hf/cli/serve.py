@@ -14,8 +14,10 @@ from aag_hf.awakening import AwakeningModel
 from aag_hf.awakening.loading import saved_directory
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
-from aag_hf.cli.options import LoadingOptions, device, refuse_processes, use_threads
+from aag_hf.cli.options import LoadingOptions
 from aag_hf.cli.output import plain_console
+from aag_hf.cli.processes import device, use_threads
+from aag_hf.cli.stage import refuse_processes
 from aag_hf.contents import content_of
 from aag_hf.errors import InputError
 from aag_hf.locks import locked

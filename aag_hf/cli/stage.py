@@ -6,12 +6,10 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
 from aag_hf.contents import content_of
@@ -19,6 +17,7 @@ from aag_hf.errors import InputError
 from aag_hf.locks import locked, remove_leftovers, temporary_folder
 from aag_hf.manifest import MANIFEST, Manifest, differences
 
+OVERWRITE = "Replace an output, or the remains of a stopped run."
 CHECKPOINTS = "checkpoints"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SIGNS_OF_NO_ROOM = ("inline_container", "PytorchStreamWriter", *map(os.strerror, _NO_ROOM))
@@ -68,27 +67,6 @@ def claimed(output: Path, made_by: Manifest, overwrite: bool = False) -> Iterato
 
 
 @contextmanager
-def claimed_by_first(output: Path, made_by: Manifest, overwrite: bool, processes: PartialState) -> Iterator[bool]:
-    """As `claimed`, for several processes that work on one output: the first one claims it for all.
-
-    Args:
-        output: As in `claimed`.
-        made_by: As there.
-        overwrite: As there.
-        processes: All processes; each must enter and leave.
-
-    Raises:
-        InputError: As there.
-    """
-    with claimed(output, made_by, overwrite) if processes.is_main_process else nullcontext(False) as finished:
-        told = [finished]
-        if processes.num_processes > 1:
-            broadcast_object_list(told)
-        yield told[0]
-        processes.wait_for_everyone()
-
-
-@contextmanager
 def _full_disk_named(output: Path) -> Iterator[None]:
     """Name the output when a disk is full: torch and safetensors raise errors of their own, and Python's names no
     file."""
@@ -100,6 +78,19 @@ def _full_disk_named(output: Path) -> Iterator[None]:
         raise InputError(
             f"{output}: a file could not be written whole: make room on the disk and run the command again."
         ) from error
+
+
+def refuse_processes(command: str) -> None:
+    """Refuse to run `command` on several processes at once, as launchers tell of them.
+
+    Raises:
+        InputError: There are several.
+    """
+    count = int(os.environ.get("WORLD_SIZE", 1))
+    if count > 1:
+        raise InputError(
+            f"`aag {command}` works on one process, and {count} were started: start it without a launcher."
+        )
 
 
 def is_finished(output: Path, made_by: Manifest | dict[str, Any]) -> bool:

@@ -16,8 +16,8 @@ from aag_hf.awakening.loading import load_language_model, saved_config
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.learning_rate import ReaderArguments, settle_learning_rate
-from aag_hf.cli.options import use_threads
 from aag_hf.cli.output import plain_console
+from aag_hf.cli.processes import use_threads
 from aag_hf.cli.stage import new_directory
 from aag_hf.cli.teacher import set_up_teacher
 from aag_hf.cli.train_options import TrainOptions

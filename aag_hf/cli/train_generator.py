@@ -15,9 +15,10 @@ from aag_hf.awakening.saving import settle
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.learning_rate import GeneratorArguments, settle_learning_rate
-from aag_hf.cli.options import OVERWRITE, AdapterOptions, ModelOptions, SampleOptions, use_threads
+from aag_hf.cli.options import AdapterOptions, ModelOptions, SampleOptions
 from aag_hf.cli.output import plain_console
-from aag_hf.cli.stage import new_directory
+from aag_hf.cli.processes import use_threads
+from aag_hf.cli.stage import OVERWRITE, new_directory
 from aag_hf.cli.training import (
     CURVES,
     check_quantized,

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from aag_hf.cli.options import OVERWRITE, AdapterOptions, ModelOptions, PromptOptions, SampleOptions
+from aag_hf.cli.options import AdapterOptions, ModelOptions, PromptOptions, SampleOptions
+from aag_hf.cli.stage import OVERWRITE
 from aag_hf.data.contexts import ContextSource
 from aag_hf.errors import InputError
 

@@ -10,6 +10,8 @@ from aag_hf.errors import InputError
 from aag_hf.evaluation.scores import METRICS, clustered_stderr, finite
 
 Predictions = list[dict[str, Any]]
+# The name of such a file in the output folder of `aag evaluate`.
+PREDICTIONS = "predictions.jsonl"
 
 
 def read_predictions(path: Path) -> dict[str, Predictions]:

@@ -137,6 +137,17 @@ def test_a_command_runs_as_a_module():
     assert run.returncode == 0 and "--output" in run.stdout
 
 
+def test_commands_that_run_no_model_do_not_wait_for_torch(tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"id": "1", "question": "who?", "answers": ["me"]}\n')
+    program = (
+        "import sys; from aag_hf.cli import compare, index, publish; from aag_hf.cli.main import main; "
+        "status = main(['data', '--source', 'in.jsonl', '--output', 'out.jsonl']); "
+        "print(status, {'torch', 'peft', 'transformers'} & sys.modules.keys())"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert run.stdout.splitlines()[-1] == "0 set()"
+
+
 def test_importing_the_data_package_stays_light():
     heavy = "{'tantivy', 'llmlingua', 'countryinfo'}"
     code = f"import sys, aag_hf.data, aag_hf.data.records; print({heavy} & sys.modules.keys())"
