@@ -64,10 +64,11 @@ kernel-repository: .venv/installed
 docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir build/site
 
+# Of an earlier build, setuptools would install again what is deleted since.
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/typecheck
+	rm -rf build/typecheck build/lib
 	$(BIN)/pip install --quiet --no-compile --no-deps --target build/typecheck .
 	MYPYPATH=build/typecheck $(BIN)/mypy -p aag_hf
 	MYPYPATH=build/typecheck $(BIN)/mypy --strict --follow-imports silent tests/public_names.py
