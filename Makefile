@@ -4,6 +4,8 @@ SEED ?= 17
 THREADS ?= 2
 QUICKSTART_DIR ?= runs/quickstart
 BIN := .venv/bin
+# Where Python is told to keep no bytecode, each program that a test starts would compile all libraries again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: quickstart test test-engines test-compile test-bare test-fast test-reliability audit test-demo test-vllm bench bench-gpu kernel-repository docs lint format clean
 
