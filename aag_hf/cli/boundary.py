@@ -9,7 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from logging import ERROR, getLogger
+from logging import ERROR, LogRecord, getLogger
 from signal import SIGINT
 from threading import Timer
 
@@ -142,6 +142,11 @@ def _say(command: str, message: str) -> None:
         sys.stderr.flush()
 
 
+def _is_no_announcement(record: LogRecord) -> bool:
+    """DeepSpeed tells, where it is installed, which kind of processor it found, also if nothing uses it."""
+    return record.module != "real_accelerator"
+
+
 def _quieten_libraries() -> None:
     """Silence loading bars and notices of libraries, which would drown the output of the command."""
     from huggingface_hub.utils import disable_progress_bars
@@ -155,6 +160,7 @@ def _quieten_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     # It warns, per layer and pass, that inputs are not in float16 yet.
     getLogger("bitsandbytes").setLevel(ERROR)
+    getLogger("DeepSpeed").addFilter(_is_no_announcement)
     for stream in (sys.stdout, sys.stderr):
         # The name of a file may hold bytes that are not text.
         if hasattr(stream, "reconfigure"):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from logging import WARNING, LogRecord, getLogger
 from typing import get_args, get_type_hints
 
 import pytest
@@ -62,6 +63,13 @@ def test_the_traceback_is_shown_on_request(capsys, monkeypatch):
 def test_a_message_too_long_to_read_is_cut(capsys):
     boundary.run_command("train", raising(ValueError("x" * 10**6)))
     assert len(capsys.readouterr().err) < 2000
+
+
+def test_deepspeed_does_not_announce_the_processor_but_may_warn():
+    assert boundary.run_command("ask", lambda: None) == 0
+    logger = getLogger("DeepSpeed")
+    said = [LogRecord("DeepSpeed", WARNING, f"/{name}.py", 1, "?", (), None) for name in ("real_accelerator", "engine")]
+    assert [bool(logger.filter(record)) for record in said] == [False, True]
 
 
 def test_a_reader_that_leaves_is_no_error():
