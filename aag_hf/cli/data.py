@@ -1,7 +1,7 @@
 """``aag data``: turns a data set into records, or writes the countries data set."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from aag_hf.data.progress import write_output
 from aag_hf.data.records import iter_records
 from aag_hf.errors import InputError
 from aag_hf.hub import data_card, write_card
+from aag_hf.hub.data_cards import Contents
 from aag_hf.manifest import MANIFEST, Manifest
 
 # In a card, until the folder is published under a name.
@@ -83,44 +84,42 @@ def write_data(
         records = iter_records(
             source, split, need_answers=False, skip_bad=skip_bad, config_name=config_name, revision=revision
         )
-        count = _write_once(Path(output), records, made_by, overwrite)
-        _leave_card(Path(output).parent)
-        return {str(output): count}
+        return _write_files({Path(output): records}, made_by, overwrite)
     from aag_hf.data.countries import country_documents, load_countries
 
     made_by = manifest("data", {"source": source, "seed": seed})
     files = {Path(output) / f"{name}.jsonl.gz": records for name, records in load_countries(seed).items()}
     files[Path(output) / "documents.jsonl"] = country_documents()
-    counts = {str(path): _write_once(path, rows, made_by, overwrite) for path, rows in files.items()}
-    _leave_card(Path(output))
-    return counts
+    return _write_files(files, made_by, overwrite)
 
 
-def _write_once(path: Path, rows: Iterable[dict[str, Any]], made_by: Manifest, overwrite: bool) -> int:
-    """Write `rows` unless they are there, one at a time, and return their number."""
-    count = 0
+def _write_files(files: Mapping[Path, Iterable[dict[str, Any]]], made_by: Manifest, overwrite: bool) -> dict[str, int]:
+    """Write files of one folder and its card, and return the number of rows of each, by path."""
+    contents = {path: _write_once(path, rows, made_by, overwrite) for path, rows in files.items()}
+    _leave_card(next(iter(files)).parent, {path.name: found for path, found in contents.items()})
+    return {str(path): found.rows for path, found in contents.items()}
 
-    def counted() -> Iterator[dict[str, Any]]:
-        nonlocal count
-        for row in rows:
-            count += 1
-            yield row
 
+def _write_once(path: Path, rows: Iterable[dict[str, Any]], made_by: Manifest, overwrite: bool) -> Contents:
+    """Write `rows` unless they are there, one at a time, and return what they are."""
+    contents = Contents()
     with claimed(path, made_by, overwrite) as finished:
         if finished:
-            return sum(1 for _ in read_rows(path))
-        write_output(counted(), path, made_by)
-    return count
+            for _ in contents.counting(row for _, row in read_rows(path)):
+                pass
+        else:
+            write_output(contents.counting(rows), path, made_by)
+    return contents
 
 
-def _leave_card(folder: Path) -> None:
+def _leave_card(folder: Path, known: Mapping[str, Contents]) -> None:
     """Write the card of a folder in which each file was written by a command of ours."""
     files = [path for path in folder.iterdir() if not path.name.startswith(".") and path.name != REPOCARD_NAME]
     data = [path for path in files if not path.name.endswith(MANIFEST)]
     if all(path.with_name(f"{path.name}.{MANIFEST}").is_file() for path in data):
         # Two files may have one name for a split: the card is optional here, and `aag publish` says so.
         with suppress(InputError):
-            write_card(data_card(folder, NAMELESS), folder)
+            write_card(data_card(folder, NAMELESS, known), folder)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

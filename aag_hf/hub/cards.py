@@ -15,7 +15,7 @@ from aag_hf.data.embedded import EMBEDDED_ON_HUB, is_embedded
 from aag_hf.data.jsonl import write_whole
 from aag_hf.errors import InputError
 
-OURS = "<!-- aag-hf writes this card anew when its folder is published: delete this line to keep your own changes. -->"
+OURS = "<!-- aag-hf writes this card anew: delete this line to keep your own changes. -->"
 
 
 def is_replaceable(card: str) -> bool:

@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,21 @@ model's memory: they can be wrong.
 
 
 @dataclass
+class Contents:
+    """How many rows a file has, and the fields of these in their order."""
+
+    rows: int = 0
+    fields: dict[str, None] = field(default_factory=dict)
+
+    def counting(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The same rows, counted as they pass."""
+        for row in rows:
+            self.rows += 1
+            self.fields.update(dict.fromkeys(row))
+            yield row
+
+
+@dataclass
 class DataFile:
     """What a card tells of a file: `datasets` knows it as `split`, and `made_by` are its command's settings."""
 
@@ -53,19 +69,23 @@ class DataFile:
     made_by: list[str]
 
 
-def data_card(folder: str | Path, repository: str) -> DatasetCard:
+def data_card(folder: str | Path, repository: str, known: Mapping[str, Contents] | None = None) -> DatasetCard:
     """The card of a folder of records. Metadata that somebody added to a card of ours there, such as a licence, stays.
 
     Args:
         folder: Holds the files, and maybe their manifests.
         repository: Its name on the Hub.
+        known: The contents of some files, by name. The others are read.
 
     Raises:
         InputError: There is no such file, one is damaged, or the names of two give the same name of a split.
     """
     folder = Path(folder)
     paths = [path for path in sorted(folder.glob("*")) if path.name.endswith(SUFFIXES)]
-    files = [_read(path) for path in paths if not path.name.endswith(MANIFEST)]
+    known = known or {}
+    files = [
+        _described(path, known.get(path.name) or _read(path)) for path in paths if not path.name.endswith(MANIFEST)
+    ]
     if not files:
         raise InputError(f"{folder}: holds no file of records: expected names that end in {', '.join(SUFFIXES)}.")
     if twice := [name for name, count in Counter(file.split for file in files).items() if count > 1]:
@@ -93,21 +113,29 @@ def data_card(folder: str | Path, repository: str) -> DatasetCard:
     )
 
 
-def _read(path: Path) -> DataFile:
-    rows, fields = 0, dict[str, None]()
+def _read(path: Path) -> Contents:
+    contents = Contents()
+    for _ in contents.counting(_objects(path)):
+        pass
+    return contents
+
+
+def _objects(path: Path) -> Iterator[dict[str, Any]]:
     for where, row in read_rows(path):
         if not isinstance(row, dict):
             raise InputError(f"{where}: expected a JSON object, found a JSON {type(row).__name__}.")
-        rows += 1
-        fields.update(dict.fromkeys(row))
+        yield row
+
+
+def _described(path: Path, contents: Contents) -> DataFile:
     manifest = path.with_name(f"{path.name}.{MANIFEST}")
     made_by = Manifest.read(manifest) if manifest.is_file() else Manifest({})
     told = made_by.settings | {name: source["path"] for name, source in made_by.inputs.items()}
     return DataFile(
         name=path.name,
         split=re.sub(r"\W", "_", file_stem(path)),
-        rows=rows,
-        fields=list(fields),
+        rows=contents.rows,
+        fields=list(contents.fields),
         made_by=[f"{name} {without_folder(value)}" for name, value in told.items() if value is not None],
     )
 
