@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aag_hf.awakening.choosing import memories_for
+from aag_hf.awakening.choosing import fitting_memories, memories_for
 from aag_hf.awakening.documents import text_of
 from aag_hf.awakening.model import AwakeningModel
 from aag_hf.errors import InputError
@@ -57,7 +57,11 @@ class AwakeningPipeline:
         return self.memory
 
     def __call__(
-        self, questions: str | Sequence[str], min_score: float | None = None, **generation_options: Any
+        self,
+        questions: str | Sequence[str],
+        min_score: float | None = None,
+        min_relevance: float = 0.0,
+        **generation_options: Any,
     ) -> Any:
         """Answer questions, from what was read last unless `memory` or `documents` are given.
 
@@ -66,11 +70,14 @@ class AwakeningPipeline:
         Args:
             questions: One question or several.
             min_score: Answers with a lower score become ``None``.
+            min_relevance: The least relevance, in [0, 1], at which a text that was read is used.
             **generation_options: As in [`AwakeningModel.generate`].
 
         Returns:
             A dictionary with `question`, `answer`, `score` (the mean log-probability of the answer's tokens; ``None``
-            for beams), `context` and `seconds` (of each stage, per question). For a list of questions, a list of them.
+            for beams), `context` and `seconds` (of each stage, per question). If texts were read, also `document`, the
+            name of the text that the answer is from (``None`` for none), and its `relevance`
+            ([`~aag_hf.questions.relevance.relevance`]). For a list of questions, a list of them.
 
         Raises:
             InputError: There is only a blank question, or an input of the model is wrong.
@@ -79,15 +86,22 @@ class AwakeningPipeline:
         answered = [question for question in asked if question.strip()]
         if asked and not answered:
             raise InputError("the question is blank: ask something.")
+        read: list[dict[str, Any]] = [{}] * len(asked)
         if not generation_options.keys() & {"memory", "documents"} and self.memory is not None:
-            generation_options["memory"] = memories_for(asked, self.memory)
+            chosen = memories_for(asked, self.memory)
+            fitting = fitting_memories(asked, chosen, self.model.document_encoder, min_relevance)
+            generation_options["memory"] = fitting.memory
+            read = [{"document": d, "relevance": r} for d, r in zip(fitting.documents, fitting.relevance)]
         results = self._answer(answered, **_of_answered(asked, generation_options))
         for result in results:
             if min_score is not None and result["score"] is not None and result["score"] < min_score:
                 result["answer"] = None
         waiting = iter(results)
         nothing: dict[str, Any] = {"answer": None, "score": None, "context": None, "seconds": {}}
-        results = [next(waiting) if question.strip() else {"question": question, **nothing} for question in asked]
+        results = [
+            (next(waiting) | about) if question.strip() else {"question": question, **nothing}
+            for question, about in zip(asked, read)
+        ]
         return results[0] if isinstance(questions, str) else results
 
     def _answer(self, questions: list[str], **generation_options: Any) -> list[dict[str, Any]]:

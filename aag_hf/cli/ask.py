@@ -8,6 +8,7 @@ from typing import Any
 from aag_hf import DocumentMemory
 from aag_hf.awakening import AwakeningModel, AwakeningPipeline
 from aag_hf.awakening.aggregation import DraftOptions
+from aag_hf.awakening.choosing import LITTLE
 from aag_hf.awakening.documents import text_of
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
@@ -40,6 +41,13 @@ class AskOptions(DraftOptions, LoadingOptions):
         default=None,
         metadata={"help": "Give no answer with a lower score, the mean log-probability of an answer's tokens."},
     )
+    min_relevance: float = field(
+        default=0.0,
+        metadata={
+            "help": "Answer without a document of less relevance, the share of the question's words that it holds, in "
+            "[0, 1]. Rare words count most. 0.1 leaves out most documents about something else."
+        },
+    )
     json: bool = field(default=False, metadata={"help": JSON_HELP})
 
     def __post_init__(self) -> None:
@@ -61,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.document:
         memory = ask.read(*options.document)
     ask.memory = memory.sum() if memory is not None and options.sum else memory
-    results = ask(options.question, min_score=options.min_score, drafts=options)
+    results = ask(options.question, min_score=options.min_score, min_relevance=options.min_relevance, drafts=options)
     for result in results:
         if options.json:
             print_json(result)
@@ -83,7 +91,13 @@ def _print(result: dict[str, Any]) -> None:
         details.print(f"  context from memory: {result['context']}", style="dim")
     facts = [f"{stage} {1000 * value:.0f} ms" for stage, value in result["seconds"].items()]
     facts += [] if result["score"] is None else [f"score {result['score']:.2f}"]
+    relevance = result.get("relevance")
+    facts += [] if relevance is None else [f"relevance {relevance:.2f}"]
     details.print(f"  {', '.join(facts)}", style="dim")
+    if "document" in result and result["document"] is None:
+        details.print("  answered without a document: none is about this question", style="dim")
+    elif relevance is not None and relevance < LITTLE:
+        details.print(f"  the document {result['document']!r} is hardly about this question", style="dim")
 
 
 if __name__ == "__main__":

@@ -87,7 +87,9 @@ def documents_of(model: AwakeningModel, records: Records) -> RecordDocuments:
     encoder, config = model.document_encoder, model.config
     assert encoder is not None
     documents = RecordDocuments(encoder, config.adapter_context, config.adapter_passages)
-    encoder.fit_statistics(list(dict.fromkeys(map(documents.text_of, islice(records, STATISTICS_FROM)))))
+    first = list(islice(records, STATISTICS_FROM))
+    texts = list(dict.fromkeys(map(documents.text_of, first)))
+    encoder.fit_statistics(texts).fit_words([record["question"] for record in first], texts)
     documents.keep(records)
     return documents
 
@@ -143,6 +145,7 @@ def _memory_config(options: TrainOptions, base: PreTrainedModel, task_type: str)
         static=options.static,
         static_r=options.static_r or 8,
         added_documents=options.added_documents,
+        without_document=options.without_document,
         **adapter,
     )
 

@@ -17,6 +17,8 @@ class DocumentEncoderConfig(PretrainedConfig):
         window (`int`): Most tokens the model reads at once; longer documents are read in several windows.
         overlap (`int`): Tokens that a window shares with the one before, as context only.
         max_tokens (`int`): Longest document in tokens; a longer one is refused.
+        common_words (`dict[str, float]`, *optional*): Words that tell little about what a question is about, with the
+            share of training texts that hold them.
 
     Raises:
         InputError: A value outside its range.
@@ -31,6 +33,7 @@ class DocumentEncoderConfig(PretrainedConfig):
         window: int = 512,
         overlap: int = 64,
         max_tokens: int = 32768,
+        common_words: dict[str, float] | None = None,
         **kwargs: Any,
     ):
         if layer < 0 or (isinstance(layer, float) and not 0 < layer <= 1):
@@ -44,4 +47,5 @@ class DocumentEncoderConfig(PretrainedConfig):
         self.window = window
         self.overlap = overlap
         self.max_tokens = max_tokens
+        self.common_words = common_words or {}
         super().__init__(**kwargs)

@@ -14,6 +14,7 @@ from aag_hf.data.embedded import resolve_model
 from aag_hf.errors import InputError
 from aag_hf.hyperlora.document_states import DocumentStates
 from aag_hf.questions.document_configuration import DocumentEncoderConfig
+from aag_hf.questions.relevance import common_words, relevance
 from aag_hf.questions.states import hidden_states, in_evaluation, in_groups
 from aag_hf.self_contained import SelfContained
 
@@ -91,6 +92,15 @@ class DocumentEncoder(SelfContained, PreTrainedModel):
         # A dimension that never varies says nothing, and must not be blown up.
         self.deviation.copy_((squares / count - mean.square()).clamp(min=1e-6).sqrt())
         return self
+
+    def fit_words(self, questions: Sequence[str], texts: Sequence[str]) -> "DocumentEncoder":
+        """Take from training questions and documents which words are common; returns the encoder itself."""
+        self.config.common_words = common_words(questions, texts)
+        return self
+
+    def relevance(self, question: str, text: str) -> float:
+        """How much of a question's words a text holds, as in [`~aag_hf.questions.relevance.relevance`]."""
+        return relevance(question, text, self.config.common_words)
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str], batch_size: int = 16) -> DocumentStates:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from aag_hf.awakening import AwakeningModel, AwakeningOutput, memories_for
+from aag_hf.awakening import AwakeningModel, AwakeningOutput, fitting_memories, memories_for
 from aag_hf.data.contexts import context_of
 from aag_hf.evaluation.scores import score_predictions, summarise
 from aag_hf.hyperlora import DocumentMemory
@@ -32,6 +32,7 @@ class Measured:
         self.records = records
         self.unrelated = list(unrelated)
         self.draw = random.Random(seed)  # nosec B311 # not for secrets
+        self.questions = [record["question"] for record in records]
         self.texts = [context_of(r, "passages", model.config.adapter_passages) or "" for r in records]
         self.each = list(dict.fromkeys(self.texts))
 
@@ -48,14 +49,20 @@ class Measured:
                 ``unrelated``: from a text of another kind. ``none``: from nothing. ``sum:K``: from the sum of K
                 documents, one of which is its own. ``unrelated_sum:K``: from the sum of its own and K - 1 texts of
                 another kind. ``chosen:K``: from that of K documents which BM25 ranks first. ``surest:K``: of the
-                answers from each of K documents, the one with the highest score.
+                answers from each of K documents, the one with the highest score. With ``@C`` behind it, a document
+                that covers less than C of its question is left out.
         """
         start = time.perf_counter()
-        kind, _, number = condition.partition(":")
+        condition_of_documents, _, least = condition.partition("@")
+        kind, _, number = condition_of_documents.partition(":")
         if kind == "surest":
             answers = self._surest(int(number))
         else:
-            answers = self._generate(self._memories(kind, int(number or 1))).answers
+            memory = self._memories(kind, int(number or 1))
+            if least:
+                encoder = self.model.document_encoder
+                memory = fitting_memories(self.questions, memory, encoder, float(least)).memory
+            answers = self._generate(memory).answers
         result = summarise(score_predictions(self.records, answers))
         return {
             "condition": condition,
@@ -75,9 +82,9 @@ class Measured:
         if kind in ("another", "unrelated"):
             return self.memory[[self._others(row, 1, first, end)[0] for row in rows]]
         chosen = []
-        for row, record in zip(rows, self.records):
+        for row, question in zip(rows, self.questions):
             candidates = self.memory[[row, *self._others(row, count - 1, first, end)]]
-            of_question = memories_for([record["question"]], candidates) if kind == "chosen" else candidates.sum()
+            of_question = memories_for([question], candidates) if kind == "chosen" else candidates.sum()
             chosen.append(replace(of_question, texts=None))
         return DocumentMemory.cat(chosen)
 
@@ -96,4 +103,4 @@ class Measured:
 
     @torch.no_grad()
     def _generate(self, memory: DocumentMemory) -> AwakeningOutput:
-        return self.model.generate([record["question"] for record in self.records], memory=memory, batch_size=64)
+        return self.model.generate(self.questions, memory=memory, batch_size=64)

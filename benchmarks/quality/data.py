@@ -27,7 +27,8 @@ def load_split(name: str, natural_questions: Path | None) -> Split:
         name: ``countries`` trains on 64 real and 400 made-up countries, and tests 36 others; ``countries_choice``
             tests 36 more, to choose settings on. ``nq`` has the gold passages of Natural Questions, ``nq_choice`` tests
             200 of its training questions, and ``nq_bm25`` has the passage that BM25 finds among all of them.
-            ``passages`` trains as ``countries`` does, and tests ten short texts about other things.
+            ``passages`` trains as ``countries`` does, and tests ten short texts about other things. ``mixed`` trains as
+            ``countries`` and ``nq_choice`` together, and tests these texts too.
         natural_questions: A folder with ``train.jsonl.gz`` and ``dev.jsonl.gz``.
     """
     if name.startswith("countries"):
@@ -42,6 +43,8 @@ def load_split(name: str, natural_questions: Path | None) -> Split:
         train, dev = _with_found(train, found), _with_found(dev, found)
     if name == "nq_choice":
         return Split(*_by_title(train, 200))
+    if name == "mixed":
+        return Split([*_by_title(train, 200)[0], *_countries(for_choices=False).train], read_records(PASSAGES))
     return Split(_by_title(train, 200)[0], dev)
 
 

@@ -24,8 +24,9 @@ from transformers import set_seed
 from aag_hf.awakening import AwakeningModel
 from aag_hf.awakening.loading import load_language_model
 from aag_hf.cli.train_options import TrainOptions
-from aag_hf.cli.untrained import calibrate_on, documents_of, untrained_model, upper_layers
+from aag_hf.cli.untrained import STATISTICS_FROM, calibrate_on, documents_of, untrained_model, upper_layers
 from aag_hf.collators import RecordDocuments
+from aag_hf.data.contexts import context_of
 from aag_hf.trainers import ContextDistillationConfig, ContextDistillationTrainer
 from aag_hf.trainers.lower_layers import WithLowerStates
 
@@ -83,7 +84,7 @@ class Study:
             "embedded", False, **TrainOptions(train_file="grid", **MODEL).loading_arguments()
         )
         self.base.to("cuda" if torch.cuda.is_available() else "cpu")
-        self._documents: dict[tuple[str, Any], RecordDocuments] = {}
+        self._documents: dict[tuple[str, ...], RecordDocuments] = {}
 
     def run(self, run: Run) -> None:
         """Train and measure what the table lacks of a run."""
@@ -117,7 +118,7 @@ class Study:
         )
         model = untrained_model(options, self.base, split.train)
         collator = model.reader_collator()
-        collator.documents = self._documents_of(model, run, split)
+        collator.documents = self._documents_of(model, split)
         calibrate_on(model.reader, collator, split.train)
         upper = upper_layers(options, arguments, model)
         ContextDistillationTrainer(
@@ -128,10 +129,13 @@ class Study:
         ).train()
         return model.eval()
 
-    def _documents_of(self, model: AwakeningModel, run: Run, split: Split) -> RecordDocuments:
-        """The documents of a split, which the runs on it share: the model that reads them is frozen."""
-        key = (run.data, model.config.adapter_passages)
-        if key not in self._documents:
+    def _documents_of(self, model: AwakeningModel, split: Split) -> RecordDocuments:
+        """The documents of a split. Runs share them where equal texts give the statistics: their reader is frozen."""
+        passages = model.config.adapter_passages
+        key = tuple(context_of(record, "passages", passages) or "" for record in split.train[:STATISTICS_FROM])
+        if key in self._documents:
+            self._documents[key].keep(split.train)
+        else:
             self._documents[key] = documents_of(model, split.train)
         model.document_encoder = self._documents[key].encoder
         return self._documents[key]

@@ -69,6 +69,23 @@ def test_of_several_documents_each_question_is_answered_from_its_own(reader):
         ask.read()
 
 
+def test_a_question_that_no_text_covers_is_answered_without_one_and_that_is_said(reader, capsys):
+    ask = AwakeningPipeline(AwakeningModel.from_pretrained(reader))
+    memory = ask.read(TEXTS[0])
+    questions = ["What is the capital of Nuvaria?", "Who wrote Hamlet?"]
+    told = ask(questions, min_relevance=0.1)
+    assert [result["document"] for result in told] == [memory.ids[0], None]
+    assert told[0]["relevance"] > 0.5 > 0.1 > told[1]["relevance"]
+    nothing = ask.model.generate(questions[1:], memory=memory * 0.0).answers[0]
+    assert told[1]["answer"] == nothing
+    assert ask(questions[1])["document"] == memory.ids[0]
+    command = ["ask", "--model", reader, "--document", TEXTS[0], "--question", questions[1]]
+    assert main(command) == 0
+    assert "is hardly about this question" in capsys.readouterr().err
+    assert main([*command, "--min_relevance", "0.1"]) == 0
+    assert "answered without a document" in capsys.readouterr().err
+
+
 def test_training_changes_what_documents_say(reader):
     model = AwakeningModel.from_pretrained(reader)
     network = model.reader.get_base_model().hypernetworks.hyperlora_net["default"]
