@@ -12,6 +12,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from aag_hf.awakening.answer_scores import TokenLogProbs, answer_scores, end_tokens
 from aag_hf.collators.prompts import Cuts
+from aag_hf.errors import InputError
 from aag_hf.hyperlora import DocumentMemory
 from aag_hf.questions.states import in_evaluation
 
@@ -48,6 +49,8 @@ GREEDY: dict[str, Any] = {
     "epsilon_cutoff": 0.0,
     "eta_cutoff": 0.0,
 }
+# What would give several texts for a question, or something else than texts.
+ONE_TEXT: dict[str, Any] = {"num_return_sequences": 1, "return_dict_in_generate": False}
 
 
 class Decoded(NamedTuple):
@@ -105,7 +108,13 @@ def generate_texts(
 
     Returns:
         What was decoded, in the order of `records`.
+
+    Raises:
+        InputError: `generation_options` ask for something else than one text per record.
     """
+    for name, only in ONE_TEXT.items():
+        if generation_options.get(name, only) != only:
+            raise InputError(f"{name} is {generation_options[name]}: only {only} gives one text for each question.")
     tokenizer = collator.tokenizer
     options = {**GREEDY, "pad_token_id": tokenizer.pad_token_id, **generation_options}
     order = sorted(range(len(records)), key=lambda i: _length(records[i]))

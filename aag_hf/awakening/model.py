@@ -30,12 +30,13 @@ from aag_hf.awakening.loading import (
 from aag_hf.awakening.output import AwakeningOutput
 from aag_hf.awakening.quantization import tell_precision
 from aag_hf.awakening.reader_inputs import Given, reader_inputs
-from aag_hf.awakening.saving import settle
+from aag_hf.awakening.saving import save_part, settle
 from aag_hf.collators import DataCollatorForContextDistillation, DataCollatorForContextGeneration, ReaderPrompt
 from aag_hf.data.contexts import ContextSource
 from aag_hf.errors import InputError, loading
 from aag_hf.hub import model_card, push_folder, write_card
 from aag_hf.hyperlora import DocumentMemory
+from aag_hf.manifest import MANIFEST
 from aag_hf.questions import DocumentEncoder, QuestionEncoder
 
 
@@ -113,10 +114,12 @@ class AwakeningModel(nn.Module):
             **generation_options: Passed on to the reader's `generate`.
 
         Raises:
-            InputError: `questions` is a string, the reader needs contexts and there is no generator, or passages or
-                documents and there are none, or another number of them than of questions; or drafts do not go with
-                the reader or with what else was given.
+            InputError: `questions` is a string, `batch_size` is below 1, the reader needs contexts and there is no
+                generator, or passages or documents and there are none, or another number of them than of questions; or
+                drafts do not go with the reader or with what else was given.
         """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}: expected at least 1.")
         given = Given(contexts, features, passages, memory, documents)
         if drafts is not None and drafts.several:
             if generation_options:
@@ -155,6 +158,8 @@ class AwakeningModel(nn.Module):
             raise InputError("this reader's adapter is not made from documents: it has no document encoder.")
         if isinstance(texts, str):
             raise InputError("expected a list of documents, got one string: pass [document].")
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}: expected at least 1.")
         names = [str(number) for number in range(len(texts))] if ids is None else list(ids)
         parts = [
             self.reader.memorize(self.document_encoder.encode(list(texts[start : start + batch_size]), batch_size))
@@ -235,21 +240,26 @@ class AwakeningModel(nn.Module):
         """Save every part in a folder of its own; a base model under adapters is referred to, not copied.
 
         Args:
-            save_directory: Where to.
+            save_directory: Where to. Parts of a model that was saved there before are replaced, or removed if this
+                model has no such part.
             push_to_hub: Also upload; to `repo_id` of `kwargs`, by default the folder's name.
             reader_weights: The reader's state dict, if an engine that shards it has gathered it.
             **kwargs: Passed on to `push_to_hub`.
         """
         directory = Path(save_directory)
         settle(self.tokenizer, self.reader, self.generator)
-        self.reader.save_pretrained(directory / "reader", state_dict=reader_weights)
-        if self.question_encoder is not None:
-            self.question_encoder.save_pretrained(directory / "question_encoder")
-        if self.document_encoder is not None:
-            self.document_encoder.save_pretrained(directory / "document_encoder")
-        if self.generator is not None:
-            self.generator.save_pretrained(directory / "generator")
-        self.tokenizer.save_pretrained(directory / "tokenizer")
+        parts = {
+            "reader": self.reader,
+            "question_encoder": self.question_encoder,
+            "document_encoder": self.document_encoder,
+            "generator": self.generator,
+            "tokenizer": self.tokenizer,
+        }
+        # It tells of the run that made what was here before.
+        (directory / MANIFEST).unlink(missing_ok=True)
+        for name, part in parts.items():
+            weights = {"state_dict": reader_weights} if part is self.reader else {}
+            save_part(part, directory / name, **weights)
         self.config.save_pretrained(directory)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", directory.name), **kwargs)

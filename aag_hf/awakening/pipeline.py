@@ -65,7 +65,7 @@ class AwakeningPipeline:
     ) -> Any:
         """Answer questions, from what was read last unless `memory` or `documents` are given.
 
-        A blank question among others has the answer ``None``; they are answered.
+        A blank question in a list has the answer ``None``.
 
         Args:
             questions: One question or several.
@@ -80,11 +80,11 @@ class AwakeningPipeline:
             ([`~aag_hf.questions.relevance.relevance`]). For a list of questions, a list of them.
 
         Raises:
-            InputError: There is only a blank question, or an input of the model is wrong.
+            InputError: The only question is blank, or an input of the model is wrong.
         """
         asked = [questions] if isinstance(questions, str) else list(questions)
         answered = [question for question in asked if question.strip()]
-        if asked and not answered:
+        if isinstance(questions, str) and not answered:
             raise InputError("the question is blank: ask something.")
         read: list[dict[str, Any]] = [{}] * len(asked)
         if not generation_options.keys() & {"memory", "documents"} and self.memory is not None:
@@ -105,6 +105,8 @@ class AwakeningPipeline:
         return results[0] if isinstance(questions, str) else results
 
     def _answer(self, questions: list[str], **generation_options: Any) -> list[dict[str, Any]]:
+        if not questions:
+            return []
         output = self.model.generate(questions, **generation_options)
         return [
             {

@@ -1,8 +1,17 @@
-"""Files that are equal whenever what they hold is: what a process happened to do last is left out of them."""
+"""Saved parts: each is whole, alone in its folder, and the same whenever what it holds is the same."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase
+
+from aag_hf.locks import temporary_folder
+
+_OF_SAVED = ("config.json", "adapter_config.json", "tokenizer_config.json")
 
 
 def settle(tokenizer: PreTrainedTokenizerBase, *models: nn.Module | None) -> None:
@@ -23,3 +32,23 @@ def settle(tokenizer: PreTrainedTokenizerBase, *models: nn.Module | None) -> Non
             for config in model.peft_config.values():
                 if isinstance(config.target_modules, set):
                     config.target_modules = sorted(config.target_modules)
+
+
+def save_part(part: Any, folder: Path, **kwargs: Any) -> None:
+    """Save a part of a model instead of one that was saved in `folder`: the files of both would be read together.
+
+    Args:
+        part: The part; ``None`` only removes the other one.
+        folder: Where to. Files that belong to no saved part stay.
+        **kwargs: Passed on to the part's `save_pretrained`.
+    """
+    is_saved = any((folder / name).is_file() for name in _OF_SAVED)
+    if part is None:
+        if is_saved:
+            shutil.rmtree(folder)
+        return
+    with temporary_folder(folder) as new:
+        part.save_pretrained(new, **kwargs)
+        if is_saved:
+            shutil.rmtree(folder)
+        shutil.copytree(new, folder, dirs_exist_ok=True) if folder.exists() else os.replace(new, folder)

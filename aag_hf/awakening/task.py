@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, Pipeline
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from aag_hf.awakening.model import AwakeningModel
 
 TASK = "awakening-qa"
+# What the model takes of each question, and the field of an input that holds it.
+_OF_EACH = {"contexts": "context", "passages": "ctxs", "documents": "document"}
 
 Asked = list[dict[str, Any]]
 
@@ -21,13 +24,14 @@ Asked = list[dict[str, Any]]
 class AwakeningQAPipeline(Pipeline):
     """Answers questions with an [`~aag_hf.AwakeningModel`], as transformers' pipelines do: task ``"awakening-qa"``.
 
-    Inputs are questions, or dictionaries with a `question` and its `context`, or its `ctxs` for a Fusion-in-Decoder
-    reader. One input gives one dictionary with `question`, `answer`, `score`, `context` and `seconds`. A list gives a
-    list, and a data set or generator gives an iterator. `batch_size` questions are answered at once. Other options go
-    to the reader's `generate`.
+    Inputs are questions, or dictionaries with a `question` and its `context`, its `document` for a reader of documents,
+    or its `ctxs` for a Fusion-in-Decoder reader. One input gives one dictionary with `question`, `answer`, `score`,
+    `context` and `seconds`. A list gives a list, and a data set or generator gives an iterator. `batch_size` questions
+    are answered at once. Other options go to the reader's `generate`.
 
     Raises:
-        InputError: An input is neither text nor has a `question`, or only some inputs of a batch have a context.
+        InputError: An input is neither text nor has a `question`, only some inputs of a batch have a context, or
+            something of each question is given beside the questions instead of with them.
 
     Example:
 
@@ -46,6 +50,12 @@ class AwakeningQAPipeline(Pipeline):
         return f"{type(self).__name__}(base={self.model.config.base_model_name_or_path!r}, device={self.device})"
 
     def _sanitize_parameters(self, **generation_options: Any) -> tuple[dict, dict, dict]:
+        for name, field in _OF_EACH.items():
+            if not isinstance(generation_options.get(name), (str, NoneType)):
+                raise InputError(f"{name}: questions come in batches: give each as {{'question': …, {field!r}: …}}.")
+        for name in ("memory", "features"):
+            if generation_options.get(name) is not None and len(generation_options[name]) != 1:
+                raise InputError(f"{name}: questions come in batches: give one row for all, or use AwakeningPipeline.")
         return {}, generation_options, {}
 
     def preprocess(self, inputs: str | dict[str, Any]) -> Asked:
@@ -57,9 +67,7 @@ class AwakeningQAPipeline(Pipeline):
 
     def _forward(self, asked: Asked, **generation_options: Any) -> list[dict[str, Any]]:
         read: dict[str, Any] = {
-            name: [one[field] for one in asked]
-            for name, field in (("contexts", "context"), ("passages", "ctxs"))
-            if _all_or_none(asked, field)
+            name: [one[field] for one in asked] for name, field in _OF_EACH.items() if _all_or_none(asked, field)
         }
         questions = [one["question"] for one in asked]
         from aag_hf.awakening.pipeline import AwakeningPipeline
@@ -80,6 +88,8 @@ class AwakeningQAPipeline(Pipeline):
         postprocess_params: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
         """Answers in the order of `inputs`, which are read in batches. Text needs no worker processes."""
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}: expected at least 1.")
         waiting = iter(inputs)
         while batch := list(islice(waiting, batch_size)):
             asked = [one for item in batch for one in self.preprocess(item, **preprocess_params)]

@@ -219,3 +219,36 @@ def test_a_context_that_is_cut_is_said(model):
     model.config.prompt_max_length = 60
     with pytest.warns(UserWarning, match="1 prompts lost the end of their context"):
         model.generate(QUESTIONS[:2], contexts=["one " * 30, "two"])
+
+
+@pytest.mark.parametrize("option", [{"num_return_sequences": 2, "num_beams": 2}, {"return_dict_in_generate": True}])
+def test_what_gives_another_number_of_texts_than_questions_is_refused(model, option):
+    # The texts of one question would be taken for those of the next.
+    with pytest.raises(InputError, match=f"{next(iter(option))} is (2|True): only .* one text for each question"):
+        model.generate(QUESTIONS, contexts=QUESTIONS, **option)
+    with pytest.raises(InputError, match="batch_size is 0: expected at least 1"):
+        model.generate(QUESTIONS, contexts=QUESTIONS, batch_size=0)
+
+
+def test_a_model_saved_over_another_one_is_the_same_when_it_is_loaded(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "generator" / "old.safetensors").write_text("x")
+    for notes in (tmp_path / "notes.txt", tmp_path / "teacher" / "notes.txt"):
+        notes.parent.mkdir(exist_ok=True)
+        notes.write_text("mine")
+    base = load_language_model(model.config.base_model_name_or_path)
+    AwakeningModel(AwakeningConfig(base.name_or_path), base, model.tokenizer).save_pretrained(tmp_path)
+    again = AwakeningModel.from_pretrained(tmp_path)
+    assert again.generator is again.question_encoder is None and type(again.reader) is type(base)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"config.json", "reader", "tokenizer", "notes.txt", "teacher"}
+
+
+def test_folders_that_hold_no_saved_part_are_not_emptied(model, tmp_path):
+    for name in ("reader", "generator"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "code.py").write_text("mine")
+    model.save_pretrained(tmp_path)
+    assert all((tmp_path / name / "code.py").exists() for name in ("reader", "generator"))
+    assert AwakeningModel.from_pretrained(tmp_path).generator is not None

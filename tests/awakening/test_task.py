@@ -73,3 +73,24 @@ def test_a_saved_pipeline_is_the_model(saved, tmp_path):
     pipeline("awakening-qa", model=str(saved), device="cpu").save_pretrained(tmp_path / "again")
     again = pipeline("awakening-qa", model=AwakeningModel.from_pretrained(tmp_path / "again"), device="cpu")
     assert again(QUESTIONS[0])["answer"] == AwakeningModel.from_pretrained(saved).generate(QUESTIONS[:1]).answers[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"contexts": ["a", "b"]}, "contexts: questions come in batches: give each as .*'context'"),
+        ({"documents": ["a", "b"]}, "documents: .*'document'"),
+        ({"features": torch.zeros(2, 8)}, "features: questions come in batches: give one row for all"),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+def test_what_belongs_to_single_questions_is_not_given_to_each_batch_anew(saved, given, message):
+    with pytest.raises(InputError, match=message):
+        list(pipeline("awakening-qa", model=str(saved), device="cpu")(QUESTIONS, **{"batch_size": 2, **given}))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_blank_question_has_no_answer_whatever_the_batches(saved, expected, batch_size):
+    ask = pipeline("awakening-qa", model=str(saved), device="cpu")
+    answers = [result["answer"] for result in ask(["", *QUESTIONS], batch_size=batch_size)]
+    assert answers == [None, *expected]
