@@ -1,7 +1,8 @@
 """BM25 over a pool of passages, in memory or in a folder."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,10 @@ class PassageIndex:
         Raises:
             InputError: It is damaged, or not an index.
         """
-        try:
-            index = Index(_schema(), str(directory), reuse=True) if (directory / "meta.json").is_file() else None
-        except ValueError as error:
-            raise InputError(f"{directory}: not a whole index ({error}): make it again with `aag index`.") from None
-        if index is None:
+        if not (directory / "meta.json").is_file():
             raise InputError(f"{directory}: holds no index: make one with `aag index`.")
-        return cls(index)
+        with _damage_named(f"{directory}: "):
+            return cls(Index(_schema(), str(directory), reuse=True))
 
     def search(
         self,
@@ -95,13 +93,14 @@ class PassageIndex:
             match: How answers are looked for, as in [`~aag_hf.data.answers.has_answer`].
 
         Raises:
-            InputError: `top_k` is below one, or `answers` has another length than `questions`.
+            InputError: `top_k` is below one, `answers` has another length than `questions`, or the index is damaged.
         """
         if top_k < 1:
             raise InputError(f"top_k is {top_k}: ask for at least one passage.")
         if answers is not None and len(answers) != len(questions):
             raise InputError(f"answers has {len(answers)} entries, questions has {len(questions)}: pass one for each.")
-        found = [self._search(question, top_k) for question in questions]
+        with _damage_named(""):
+            found = [self._search(question, top_k) for question in questions]
         for ctxs, accepted in zip(found, answers or []):
             for passage in ctxs:
                 if accepted:
@@ -130,6 +129,19 @@ class PassageIndex:
         limit = count + len(taken)
         first = self._searcher.search(everything, limit, count=False, order_by_field="number", order=Order.Asc).hits
         return [(address, 0.0) for number, address in first if number not in taken][:count]
+
+
+@contextmanager
+def _damage_named(where: str) -> Iterator[None]:
+    """Say that the index is damaged, whatever the library makes of it."""
+    try:
+        yield
+    except BaseException as error:
+        # A panic of the library's Rust code is no ordinary exception in Python.
+        if not isinstance(error, (ValueError, KeyError)) and type(error).__module__ != "pyo3_runtime":
+            raise
+        told = " ".join(str(error).split())
+        raise InputError(f"{where}not a whole index ({told}): make it again with `aag index`.") from None
 
 
 class Bm25Retriever(PassageIndex):
