@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -55,20 +56,38 @@ def _folder_digest(folder: Path) -> str:
 
     An index is large and never the same twice, so its manifest is enough.
     """
-    made_by = Manifest.read(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+    made_by = _our_manifest(folder / MANIFEST)
     if made_by is not None and made_by.settings.get("command") == INDEX:
         return made_by.identity()
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if path.is_file() and path.name not in _BESIDE and not any(part.startswith(".") for part in name.parts):
-            digest.update(f"{name} {_digest_of_member(path)}\n".encode())
+    for name, path in sorted(_members(folder, ())):
+        digest.update(f"{name} {_digest_of_member(path)}\n".encode())
     return digest.hexdigest()
 
 
+def _members(folder: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
+    """The files of a folder and of those below it, with their names in it. Links to folders are followed."""
+    above = (*above, folder.resolve())
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path.name in _BESIDE:
+            continue
+        if path.is_file():
+            yield path.name, path
+        elif path.is_dir() and path.resolve() not in above:
+            yield from ((f"{path.name}/{name}", member) for name, member in _members(path, above))
+
+
+def _our_manifest(path: Path) -> Manifest | None:
+    """The manifest in a file; ``None`` if there is none, or one that another program wrote."""
+    try:
+        return Manifest.read(path) if path.is_file() else None
+    except InputError:
+        return None
+
+
 def _digest_of_member(path: Path) -> str:
-    if path.name == MANIFEST:
-        return Manifest.read(path).identity()
+    if path.name == MANIFEST and (made_by := _our_manifest(path)) is not None:
+        return made_by.identity()
     if path.name == "config.json":
         try:
             config = json.loads(path.read_bytes())

@@ -87,3 +87,21 @@ def test_a_path_with_nothing_there_is_refused_and_a_name_of_the_hub_stands_for_i
     with pytest.raises(InputError, match="no such file or folder"):
         content_of(tmp_path / "missing")
     assert content_of("someone/model") == "someone/model@main"
+
+
+def test_what_a_linked_folder_holds_belongs_to_the_content(tmp_path):
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "weights").write_text("1")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "reader").symlink_to("../part")
+    (tmp_path / "model" / "reader" / "round").symlink_to("..")
+    before = content_of(tmp_path / "model")
+    (tmp_path / "part" / "weights").write_text("22")
+    assert content_of(tmp_path / "model") != before
+
+
+def test_a_manifest_of_another_program_is_a_file_like_any(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"name": "web app"}')
+    before = content_of(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"name": "another"}')
+    assert content_of(tmp_path) != before
