@@ -78,7 +78,7 @@ def compress(
     if threads is not None:
         torch.set_num_threads(threads)
     settings = {"target_tokens": target_tokens, "token_level": token_level, "sentences": sentences, "dtype": dtype}
-    settings |= {"batch_size": batch_size, "split": split}
+    settings |= {"batch_size": batch_size, "split": split, "first_id": records[0]["id"]}
     made_by = manifest("compress", settings, input=input, model_name_or_path=model_name_or_path)
     output = Path(output)
     with claimed_by_first(output, made_by, overwrite, processes()) as finished:

@@ -15,7 +15,7 @@ from aag_hf.cli.measured import BaseOptions, Reader, base_readers, named_inputs,
 from aag_hf.cli.options import LoadingOptions
 from aag_hf.cli.output import JSON_HELP, plain_console, print_json
 from aag_hf.cli.processes import claimed_by_first, device, processes, use_threads
-from aag_hf.cli.stage import OVERWRITE, manifest
+from aag_hf.cli.stage import OVERWRITE, beside, manifest, refuse_inputs
 from aag_hf.data.answers import Match
 from aag_hf.data.jsonl import write_rows
 from aag_hf.data.mapped import open_records
@@ -30,6 +30,8 @@ from aag_hf.evaluation.scores import check_groups
 from aag_hf.manifest import Manifest
 
 Records = Sequence[dict[str, Any]]
+
+PLOT = "results.png"
 
 
 @dataclass
@@ -96,6 +98,7 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     _check(readers, inputs, options.controls)
     made_by = _made_by(options, saved, paths)
     output = Path(options.output_dir) / "results.json"
+    _check_beside(output, made_by, options.overwrite)
     is_main = processes().is_main_process
     with claimed_by_first(output, made_by, options.overwrite, processes()) as finished:
         if finished:
@@ -110,7 +113,7 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
         predictions = [{"reader": row["name"]} | one for row in rows for one in row.pop("predictions")]
         if is_main:
             write_rows(predictions, output.with_name(PREDICTIONS))
-            plot_results(rows, output.with_name("results.png"), _title(inputs))
+            plot_results(rows, output.with_name(PLOT), _title(inputs))
             partial.finish(lambda: write_json(rows, output))
     return rows
 
@@ -123,6 +126,18 @@ def _check(readers: Sequence[Reader], inputs: dict[str, Records], controls: Sequ
             reader.check(records)
         if "shuffled_within_relation" in controls and not all("relation" in record for record in records):
             raise InputError("control shuffled_within_relation needs records with a relation.")
+
+
+def _check_beside(output: Path, made_by: Manifest, overwrite: bool) -> None:
+    """Refuse to replace an input, or files of somebody else, by what is written beside `output`."""
+    for name in (PREDICTIONS, PLOT):
+        path = output.with_name(name)
+        refuse_inputs(path, made_by)
+        if path.exists() and not (overwrite or output.exists() or beside(output, "partial").exists()):
+            raise InputError(
+                f"{path}: exists, and no {output.name} tells what made it: choose another output_dir, or pass "
+                "--overwrite true."
+            )
 
 
 def _made_by(options: EvaluateOptions, saved: Sequence[Reader], paths: dict[str, str]) -> Manifest:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +18,7 @@ from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import LoadingOptions
 from aag_hf.cli.output import JSON_HELP, plain_console, print_json
 from aag_hf.cli.processes import use_threads
-from aag_hf.cli.stage import OVERWRITE, is_finished, manifest, new_directory, start_anew
+from aag_hf.cli.stage import OVERWRITE, is_finished, manifest, new_directory, refuse_inputs, replacing
 from aag_hf.data.records import read_records
 from aag_hf.errors import InputError
 from aag_hf.hyperlora import save_lora
@@ -86,10 +87,9 @@ def export(options: ExportOptions) -> list[Path]:
     with locked(target):
         waiting = []
         for folder, made_by in folders.items():
+            refuse_inputs(folder, made_by)
             remove_leftovers(folder)
-            if options.overwrite:
-                start_anew(folder)
-            if not is_finished(folder, made_by):
+            if options.overwrite or not is_finished(folder, made_by):
                 waiting.append(folder)
         if len(waiting) < len(folders):
             print(f"{target}: {len(folders) - len(waiting)} adapters there already, of the same.", file=sys.stderr)
@@ -97,7 +97,8 @@ def export(options: ExportOptions) -> list[Path]:
             model = AwakeningModel.from_pretrained(directory, **options.loading_arguments())
             for folder, given in _adapter_inputs(model, asked, waiting, options).items():
                 lora = to_lora(model.reader, **given, rank=options.rank)
-                with new_directory(folder, folders[folder]) as partial:
+                replaced = replacing(folder) if options.overwrite else nullcontext()
+                with replaced, new_directory(folder, folders[folder]) as partial:
                     save_lora(partial, *lora)
     return list(folders)
 

@@ -67,7 +67,7 @@ def generate(options: GenerateOptions) -> Records:
     tell_precision(options)
     records = open_records(options.input)
     settings = {name: getattr(options, name) for name in ("prompt", "context_max_length", "batch_size")}
-    settings |= options.loading_settings()
+    settings |= options.loading_settings() | {"first_id": records[0]["id"]}
     if options.num_contexts > 1:
         settings |= {drawing.name: getattr(options, drawing.name) for drawing in fields(DrawingOptions)}
     made_by = manifest(

@@ -54,7 +54,8 @@ def memorize(options: MemorizeOptions) -> DocumentMemory:
         raise InputError(f"{options.model}: its adapter is not made from documents: it has no document encoder.")
     documents = read_documents(Path(options.input))
     base = saved_config(directory).base_model_name_or_path
-    made_by = manifest("memorize", options.loading_settings(), model=options.model, base=base, input=options.input)
+    settings = options.loading_settings() | {"first_id": next(iter(documents))}
+    made_by = manifest("memorize", settings, model=options.model, base=base, input=options.input)
     with claimed(output, made_by, options.overwrite) as finished:
         if finished:
             return DocumentMemory.from_pretrained(output)

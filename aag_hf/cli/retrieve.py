@@ -81,6 +81,7 @@ def retrieve(
         raise InputError("give either pool, what to search, or index, a folder that `aag index` made.")
     records = open_records(input, split, need_answers=False)
     settings = {"split": split, "top_k": top_k, "skip_bad": skip_bad, "match": match}
+    settings["first_id"] = records[0]["id"]
     made_by = manifest("retrieve", settings, input=input, pool=pool, index=index)
     output = Path(output)
     with claimed_by_first(output, made_by, overwrite, processes()) as finished:

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +50,15 @@ def claimed(output: Path, made_by: Manifest, overwrite: bool = False) -> Iterato
     Args:
         output: A file or folder.
         made_by: The manifest of this run.
-        overwrite: First remove the output, and what a stopped run left of it.
+        overwrite: Replace the output, and what a stopped run left of it; see `replacing`.
 
     Raises:
-        InputError: Another run is writing it or made it from something else, or the disk is full.
+        InputError: Another run is writing it or made it from something else, it is an input, or the disk is full.
     """
-    with locked(output), _full_disk_named(output):
+    refuse_inputs(output, made_by)
+    output = real(output)
+    with locked(output), _full_disk_named(output), replacing(output) if overwrite else nullcontext():
         remove_leftovers(output)
-        if overwrite:
-            start_anew(output)
         finished = is_finished(output, made_by)
         if finished:
             print(f"{output}: finished before, with the same settings and inputs.", file=sys.stderr)
@@ -121,7 +121,7 @@ def new_directory(output_dir: Path, made_by: Manifest | dict[str, Any]) -> Itera
 
     If two runs make the same at once, the folder of the first to end stays.
     """
-    made_by = _as_manifest(made_by)
+    made_by, output_dir = _as_manifest(made_by), real(output_dir)
     with temporary_folder(output_dir) as partial:
         yield partial
         made_by.write(partial / MANIFEST)
@@ -132,18 +132,48 @@ def new_directory(output_dir: Path, made_by: Manifest | dict[str, Any]) -> Itera
                 raise
 
 
-def start_anew(output: Path) -> None:
-    """Remove `output`, and what stopped runs left of it.
+@contextmanager
+def replacing(output: Path) -> Iterator[None]:
+    """Set `output` aside, with what stopped runs left of it, until the scope ends.
+
+    It comes back if the scope fails before anything new is there, as it does at a wrong input.
 
     Raises:
-        InputError: It is a folder that is no output of this program.
+        InputError: It, or a folder beside it, is not of this program.
     """
-    if output.is_dir():
-        if any(output.iterdir()) and not (output / MANIFEST).is_file():
-            raise InputError(f"{output}: has no {MANIFEST} and is not removed: it is no output of this program.")
-        shutil.rmtree(output)
-    for path in (output, *(beside(output, ending) for ending in ("partial", MANIFEST, CHECKPOINTS))):
-        _remove(path)
+    parts = [output, *(beside(output, ending) for ending in ("partial", MANIFEST, CHECKPOINTS))]
+    for path in parts:
+        if path.is_dir() and not (path / MANIFEST).is_file() and any(map(Path.is_file, path.iterdir())):
+            raise InputError(f"{path}: has no {MANIFEST} and is not replaced: it is no output of this program.")
+    with temporary_folder(output) as aside:
+        moved = [path for path in parts if os.path.lexists(path)]
+        for path in moved:
+            os.rename(path, aside / path.name)
+        try:
+            yield
+        except BaseException:
+            if not any(map(os.path.lexists, parts)):
+                for path in moved:
+                    os.rename(aside / path.name, path)
+            raise
+
+
+def refuse_inputs(output: Path, made_by: Manifest) -> None:
+    """Refuse an output that is an input of the same run, or a folder with one in it.
+
+    Raises:
+        InputError: It is.
+    """
+    place = output.resolve()
+    for name, given in made_by.inputs.items():
+        read = Path(given["path"]).resolve()
+        if read.exists() and (place == read or place in read.parents):
+            raise InputError(f"{output}: would replace {given['path']}, the input {name}: choose another output.")
+
+
+def real(output: Path) -> Path:
+    """Where an output goes: a link to a folder stands for that folder, also before the folder is there."""
+    return output.resolve() if output.is_symlink() and not output.is_file() else output
 
 
 def beside(output: Path, ending: str) -> Path:

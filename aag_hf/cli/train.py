@@ -59,11 +59,22 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
         raise InputError("train_file is missing: name the training records.")
     use_threads(options.threads)
     output_dir = Path(arguments.output_dir)
+    _check_cache_place(options, output_dir)
     made_by = manifest_of("train", options, arguments)
     with training_output(output_dir, made_by, arguments, options.overwrite) as finished:
         if not finished:
             _train(options, arguments, output_dir, made_by)
     return output_dir
+
+
+def _check_cache_place(options: TrainOptions, output_dir: Path) -> None:
+    """The cache must not become a part of an output, nor change what the teacher's content is."""
+    if options.teacher_cache_dir is None:
+        return
+    cache = Path(options.teacher_cache_dir).resolve()
+    for name, folder in (("output_dir", output_dir), ("teacher", Path(str(options.teacher)))):
+        if folder.resolve() in (cache, *cache.parents):
+            raise InputError(f"{options.teacher_cache_dir}: lies in {name}, {folder}: keep teacher_cache_dir apart.")
 
 
 def _train(options: TrainOptions, arguments: ContextDistillationConfig, output_dir: Path, made_by: Manifest) -> None:

@@ -16,8 +16,9 @@ from accelerate.utils import parse_flag_from_env
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.integrations import unset_hf_deepspeed_config
 
+from aag_hf.awakening.loading import saved_config, saved_directory
 from aag_hf.cli.checkpoints import WholeRun, last_whole_checkpoint, remove_incomplete, remove_unused
-from aag_hf.cli.stage import CHECKPOINTS, beside, claimed, is_finished, manifest
+from aag_hf.cli.stage import CHECKPOINTS, beside, claimed, is_finished, manifest, real
 from aag_hf.cli.training_progress import TrainingProgress
 from aag_hf.data.mapped import open_records
 from aag_hf.data.sampling import sample_records
@@ -64,6 +65,8 @@ def manifest_of(command: str, options: Any, arguments: Seq2SeqTrainingArguments)
     without_effect = WITHOUT_EFFECT if arguments.load_best_model_at_end else WITHOUT_EFFECT | OF_THE_BEST
     told = {name: value for name, value in arguments.to_dict().items() if name not in without_effect}
     inputs = {name: getattr(options, name) for name in INPUTS if getattr(options, name, None)}
+    if "teacher" in inputs:
+        inputs["teacher_base"] = saved_config(saved_directory(inputs["teacher"])).base_model_name_or_path
     if isinstance(arguments.deepspeed, str) and Path(arguments.deepspeed).is_file():
         inputs["deepspeed"] = told.pop("deepspeed")
     settings = chosen | told | {"processes": arguments.world_size * max(arguments.n_gpu, 1)}
@@ -91,6 +94,9 @@ def training_output(
         InputError: `output_dir`, or the checkpoints beside it, belong to another run; another run is writing them; or
             a launcher's processes do not see each other.
     """
+    if output_dir.name.endswith(f".{CHECKPOINTS}"):
+        raise InputError(f"{output_dir}: such names belong to checkpoints of other outputs: choose another output.")
+    output_dir = real(output_dir)
     started = int(os.environ.get("WORLD_SIZE", 1))
     if started != arguments.world_size:
         raise InputError(

@@ -89,7 +89,7 @@ def _rows(folder: Path, starts: range) -> Iterator[dict[str, Any]]:
 def _check(folder: Path, made_by: Manifest) -> None:
     if (folder / MANIFEST).is_file():
         made_by.check(Manifest.read(folder / MANIFEST), folder, resuming=True)
-    elif folder.exists() and (not folder.is_dir() or any(folder.glob("*.jsonl"))):
+    elif folder.exists() and (not folder.is_dir() or any(folder.glob("[!.]*"))):
         raise InputError(f"{folder}: does not tell what made it: remove it, or pass --overwrite true to start anew.")
 
 

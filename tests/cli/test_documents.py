@@ -202,6 +202,12 @@ def test_memories_are_written_asked_and_not_made_again(reader, tmp_path, capsys)
     capsys.readouterr()
     assert main([*command, "--output", output]) == 0
     assert "finished before" in capsys.readouterr().err
+    (tmp_path / "one.txt").write_text(TEXTS[0])
+    for name in ("one.txt", "renamed.txt"):
+        (tmp_path / "one.txt").rename(tmp_path / name)
+        read = [*command[:-1], str(tmp_path / name), "--output", str(tmp_path / "one.safetensors")]
+        assert main(read) == (0 if name == "one.txt" else 2)
+    assert "first_id was 'one.txt', is 'renamed.txt'" in capsys.readouterr().err
     question = "What is the capital of Nuvaria?"
     expected = {}
     model = AwakeningModel.from_pretrained(reader)

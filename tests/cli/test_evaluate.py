@@ -137,3 +137,15 @@ def test_drafts_name_the_row_and_go_into_the_manifest(saved, files, tmp_path, ca
     assert evaluate(tmp_path / "other", *options, "--num_contexts", "2") == 2
     assert "set num_answers instead of num_contexts" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_files_that_no_evaluation_made_are_not_replaced(saved, files, tmp_path, capsys):
+    mine = tmp_path / "predictions.jsonl"
+    mine.write_text((files / "nq/test.jsonl").read_text())
+    options = ["--model", saved[0], "--max_samples", "2"]
+    assert evaluate(tmp_path, *options, "--input", files / "nq/test.jsonl") == 2
+    assert "predictions.jsonl: exists, and no results.json tells what made it" in capsys.readouterr().err
+    assert evaluate(tmp_path, *options, "--input", mine, "--overwrite", "true") == 2
+    assert "would replace" in capsys.readouterr().err
+    assert mine.read_text() == (files / "nq/test.jsonl").read_text()
+    assert evaluate(tmp_path, *options, "--input", files / "nq/test.jsonl", "--overwrite", "true") == 0

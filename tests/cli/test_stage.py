@@ -2,7 +2,7 @@
 
 import pytest
 
-from aag_hf.cli.stage import claimed, is_finished, manifest, new_directory, start_anew
+from aag_hf.cli.stage import claimed, is_finished, manifest, new_directory, replacing
 from aag_hf.errors import InputError
 from aag_hf.manifest import Manifest
 
@@ -53,9 +53,12 @@ def test_a_folder_of_something_else_is_refused_and_never_removed(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(InputError, match=r"no manifest\.json tells what made it"):
         is_finished(tmp_path, {})
-    with pytest.raises(InputError, match="is not removed"):
-        start_anew(tmp_path)
-    assert (tmp_path / "thesis.tex").exists()
+    (tmp_path / "out.checkpoints").mkdir()
+    (tmp_path / "out.checkpoints" / "notes.txt").write_text("x")
+    for output in (tmp_path, tmp_path / "out"):
+        with pytest.raises(InputError, match="is not replaced"), replacing(output):
+            pass
+    assert (tmp_path / "thesis.tex").exists() and (tmp_path / "out.checkpoints" / "notes.txt").exists()
 
 
 def test_overwrite_removes_an_output_and_all_that_belongs_to_it(tmp_path):
@@ -68,6 +71,48 @@ def test_overwrite_removes_an_output_and_all_that_belongs_to_it(tmp_path):
     with claimed(tmp_path / "out", Manifest({"seed": 2}), overwrite=True) as finished:
         assert not finished
     assert [path.name for path in tmp_path.iterdir()] == ["out2"]
+
+
+def test_an_output_that_was_to_be_replaced_stays_if_its_successor_fails_before_any_work(tmp_path):
+    with new_directory(tmp_path / "out", {"seed": 1}) as directory:
+        (directory / "weights").write_text("old")
+    with pytest.raises(InputError), claimed(tmp_path / "out", Manifest({"seed": 2}), overwrite=True):
+        raise InputError("a bad row")
+    assert (tmp_path / "out" / "weights").read_text() == "old" and is_finished(tmp_path / "out", {"seed": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with pytest.raises(KeyboardInterrupt), claimed(tmp_path / "out", Manifest({"seed": 2}), overwrite=True):
+        (tmp_path / "out.partial").write_text("half of the new one")
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("output", ["in.jsonl", "sub/../in.jsonl", "folder", "link"])
+def test_an_output_that_is_an_input_or_holds_one_is_refused(tmp_path, output, overwrite):
+    for folder in ("sub", "folder"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "folder" / "manifest.json").write_text("{}")
+    inputs = [tmp_path / "in.jsonl", tmp_path / "folder" / "in.jsonl"]
+    for path in inputs:
+        path.write_text("x")
+    (tmp_path / "link").symlink_to("in.jsonl")
+    made_by = manifest("retrieve", {}, input=inputs)
+    refused = pytest.raises(InputError, match=r"would replace .*in.jsonl, the input input \d: choose another output")
+    with refused, claimed(tmp_path / output, made_by, overwrite):
+        pass
+    assert all(path.read_text() == "x" for path in inputs)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_link_to_a_folder_stays_and_the_folder_is_written(tmp_path, is_there):
+    (tmp_path / "link").symlink_to("scratch")
+    if is_there:
+        (tmp_path / "scratch").mkdir()
+    for seed in (1, 2):
+        made_by = Manifest({"seed": seed})
+        with claimed(tmp_path / "link", made_by, overwrite=True), new_directory(tmp_path / "link", made_by) as new:
+            (new / "seed").write_text(str(seed))
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "scratch" / "seed").read_text() == str(seed)
 
 
 def test_a_finished_output_of_older_versions_is_kept_and_the_difference_said(tmp_path, capsys):

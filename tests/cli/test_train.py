@@ -1,9 +1,11 @@
 """Both training commands, for causal and encoder-decoder models: what is trained is saved, reloads, and can be used."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from aag_hf import AwakeningModel
 from aag_hf.cli.main import main
@@ -83,6 +85,31 @@ def test_a_reader_learns_from_a_teacher_that_reads_passages(base, train_file, tm
         model = AwakeningModel.from_pretrained(tmp_path / name)
         weights.append(torch.cat([p.flatten() for n, p in model.reader.named_parameters() if "hyperlora_net" in n]))
     assert not torch.equal(*weights)
+
+
+def test_a_student_of_a_teacher_whose_base_has_changed_is_another_run(tiny_llama_dir, train_file, tmp_path, capsys):
+    of_teacher = shutil.copytree(tiny_llama_dir, tmp_path / "of_teacher")
+    teacher = ["--method", "lora", "--context", "passages"]
+    assert train(str(of_teacher), train_file, tmp_path / "teacher", *teacher) == 0
+    student = (tiny_llama_dir, train_file, tmp_path / "student", "--teacher", str(tmp_path / "teacher"))
+    assert train(*student) == 0 == train(*student)
+    file = of_teacher / "model.safetensors"
+    save_file({name: 2 * weight for name, weight in load_file(file).items()}, file, {"format": "pt"})
+    assert train(*student) == 2
+    assert "teacher_base was" in capsys.readouterr().err
+
+
+def test_a_cache_inside_an_output_or_a_teacher_is_refused(tiny_llama_dir, train_file, tmp_path, capsys):
+    for place in (tmp_path / "out", tmp_path / "out" / "cache", tmp_path / "teacher"):
+        options = ["--teacher", str(tmp_path / "teacher"), "--teacher_cache_dir", str(place)]
+        assert train(tiny_llama_dir, train_file, tmp_path / "out", *options) == 2
+        assert "keep teacher_cache_dir apart" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_names_of_checkpoints_are_left_to_checkpoints(tiny_llama_dir, train_file, tmp_path, capsys):
+    assert train(tiny_llama_dir, train_file, tmp_path / "out.checkpoints") == 2
+    assert "choose another output" in capsys.readouterr().err
 
 
 def test_a_teacher_that_takes_features_is_refused(base, train_file, tmp_path, capsys):
