@@ -30,6 +30,7 @@ BASES_OF_PARTS = (
     ("reader/adapter_config.json", "base_model_name_or_path"),
     ("generator/adapter_config.json", "base_model_name_or_path"),
     ("question_encoder/config.json", "backbone_name_or_path"),
+    ("document_encoder/config.json", "backbone_name_or_path"),
 )
 
 
@@ -109,9 +110,31 @@ def _write_model_card(folder: Path, options: PublishOptions) -> None:
         rows = read_results(Path(options.results))
     markdown = results_markdown(rows) if rows else ""
     card = model_card(folder, options.repo_id, rows=rows, results=markdown, dataset=options.dataset)
+    _check_whole(folder)
     written = write_card(card, folder)
     if rows and not written:
         raise InputError(f"{folder / REPOCARD_NAME}: is your own and stays: remove it to have the results in a card.")
+
+
+def _check_whole(folder: Path) -> None:
+    """Refuse to call half a model ready.
+
+    Raises:
+        InputError: A part has no weights, or a composed model lacks a part.
+    """
+    config = read_json(folder / "config.json")
+    parts = [folder]
+    if config.get("model_type") == "aag":
+        required = ["reader", "tokenizer"]
+        required += [] if config.get("adapter_context", "none") == "none" else ["document_encoder"]
+        for name in required:
+            if not (folder / name).is_dir():
+                raise InputError(f"{folder}: its part {name} is missing: save the model again.")
+        optional = ("question_encoder", "document_encoder", "generator")
+        parts = [folder / "reader", *(folder / name for name in optional if (folder / name).is_dir())]
+    for part in parts:
+        if not any(part.glob("*.safetensors")):
+            raise InputError(f"{part}: has no weights, no file that ends in .safetensors: save the model again.")
 
 
 def _refer_to_base(folder: Path) -> None:

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from aag_hf import AwakeningConfig, AwakeningModel, FiDT5ForConditionalGeneration, HyperLoraConfig, QuestionEncoder
 from aag_hf.awakening import share_weights
+from aag_hf.cli.main import main
 from aag_hf.errors import InputError
 from aag_hf.hub import model_card, write_card
 from aag_hf.hub.cards import OURS
@@ -186,3 +187,21 @@ def test_a_plain_lora_has_no_card_of_ours(base, tmp_path):
     get_peft_model(share_weights(base), LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path)
     with pytest.raises(InputError, match="holds no composed model, HyperLoRA adapter"):
         model_card(tmp_path, "me/this")
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        ("reader", "its part reader is missing"),
+        ("tokenizer", "its part tokenizer is missing"),
+        ("reader/adapter_model.safetensors", "reader: has no weights"),
+        ("question_encoder/model.safetensors", "question_encoder: has no weights"),
+        ("generator/adapter_model.safetensors", "generator: has no weights"),
+    ],
+)
+def test_half_a_model_is_not_called_ready_to_publish(saved, tmp_path, gone, said, capsys):
+    folder = shutil.copytree(saved / "composed", tmp_path / "model")
+    path = folder / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert main(["publish", "--model", str(folder), "--repo_id", "me/model"]) == 2
+    assert said in capsys.readouterr().err and not (folder / "README.md").exists()
