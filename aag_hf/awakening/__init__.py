@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from aag_hf.awakening.configuration import AwakeningConfig
 
 if TYPE_CHECKING:
-    from aag_hf.awakening.choosing import Fitting, fitting_memories, memories_for
+    from aag_hf.awakening.choosing import memories_for
     from aag_hf.awakening.model import AwakeningModel, AwakeningOutput
     from aag_hf.awakening.pipeline import AwakeningPipeline
     from aag_hf.awakening.sharing import share_weights
@@ -15,8 +15,6 @@ _HOMES = {
     "AwakeningModel": "aag_hf.awakening.model",
     "AwakeningOutput": "aag_hf.awakening.model",
     "AwakeningPipeline": "aag_hf.awakening.pipeline",
-    "Fitting": "aag_hf.awakening.choosing",
-    "fitting_memories": "aag_hf.awakening.choosing",
     "memories_for": "aag_hf.awakening.choosing",
     "share_weights": "aag_hf.awakening.sharing",
 }
@@ -26,8 +24,6 @@ __all__ = [
     "AwakeningModel",
     "AwakeningOutput",
     "AwakeningPipeline",
-    "Fitting",
-    "fitting_memories",
     "memories_for",
     "share_weights",
 ]

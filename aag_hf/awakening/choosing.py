@@ -1,67 +1,10 @@
-"""Which document a question is about, if it is about any."""
+"""Many documents, one question: the memory of the document that the question is about."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from aag_hf.errors import InputError
 from aag_hf.hyperlora import DocumentMemory
-from aag_hf.questions import DocumentEncoder
-
-# A document of less relevance is hardly about the question.
-LITTLE = 0.1
-
-
-@dataclass(frozen=True)
-class Fitting:
-    """The memories that questions are answered from.
-
-    Args:
-        memory: One row per question, empty where no document fits.
-        documents: The id of each question's document; ``None`` where none fits.
-        relevance: That of each question's document, as [`DocumentEncoder.relevance`] gives it; ``None`` where it is
-            unknown.
-    """
-
-    memory: DocumentMemory
-    documents: list[str | None]
-    relevance: list[float | None]
-
-
-def fitting_memories(
-    questions: Sequence[str],
-    memory: DocumentMemory,
-    encoder: DocumentEncoder | None,
-    min_relevance: float = 0.0,
-) -> Fitting:
-    """The memories of questions, without those of documents that are not about their question.
-
-    Args:
-        questions: The questions.
-        memory: One row per question, as from `memories_for`.
-        encoder: Of the model that made the memories, which knows the common words; ``None`` if it has none.
-        min_relevance: The least relevance, in [0, 1], at which a document is used. One whose text is unknown is used.
-
-    Raises:
-        InputError: `min_relevance` is out of range.
-
-    Example:
-
-    ```python
-    chosen = memories_for(questions, memory)
-    fitting = fitting_memories(questions, chosen, model.document_encoder, min_relevance=0.1)
-    model.generate(questions, memory=fitting.memory)
-    ```
-    """
-    if not 0 <= min_relevance <= 1:
-        raise InputError(f"min_relevance is {min_relevance}: expected a number from 0 to 1.")
-    found: list[float | None] = [None] * len(memory)
-    if memory.texts is not None and encoder is not None:
-        found = [encoder.relevance(question, text) for question, text in zip(questions, memory.texts)]
-    is_about = memory.tensor.new_tensor([known is None or known >= min_relevance for known in found])
-    kept = memory.tensor * is_about[:, None, None, None]
-    is_used = kept.flatten(1).any(1).tolist()
-    documents = [name if used else None for name, used in zip(memory.ids, is_used)]
-    return Fitting(replace(memory, tensor=kept), documents, found)
 
 
 def memories_for(questions: Sequence[str], memory: DocumentMemory) -> DocumentMemory:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aag_hf.awakening.choosing import fitting_memories, memories_for
+from aag_hf.awakening.choosing import memories_for
 from aag_hf.awakening.documents import text_of
 from aag_hf.awakening.model import AwakeningModel
 from aag_hf.errors import InputError
@@ -70,7 +70,7 @@ class AwakeningPipeline:
         Args:
             questions: One question or several.
             min_score: Answers with a lower score become ``None``.
-            min_relevance: The least relevance, in [0, 1], at which a text that was read is used.
+            min_relevance: Answers from a text of less relevance, in [0, 1], become ``None``.
             **generation_options: As in [`AwakeningModel.generate`].
 
         Returns:
@@ -88,21 +88,28 @@ class AwakeningPipeline:
             raise InputError("the question is blank: ask something.")
         read: list[dict[str, Any]] = [{}] * len(asked)
         if not generation_options.keys() & {"memory", "documents"} and self.memory is not None:
-            chosen = memories_for(asked, self.memory)
-            fitting = fitting_memories(asked, chosen, self.model.document_encoder, min_relevance)
-            generation_options["memory"] = fitting.memory
-            read = [{"document": d, "relevance": r} for d, r in zip(fitting.documents, fitting.relevance)]
-        results = self._answer(answered, **_of_answered(asked, generation_options))
-        for result in results:
-            if min_score is not None and result["score"] is not None and result["score"] < min_score:
-                result["answer"] = None
-        waiting = iter(results)
+            generation_options["memory"] = memories_for(asked, self.memory)
+            read = self._read(asked, generation_options["memory"])
+        waiting = iter(self._answer(answered, **_of_answered(asked, generation_options)))
         nothing: dict[str, Any] = {"answer": None, "score": None, "context": None, "seconds": {}}
         results = [
             (next(waiting) | about) if question.strip() else {"question": question, **nothing}
             for question, about in zip(asked, read)
         ]
+        for result in results:
+            if _is_below(result["score"], min_score) or _is_below(result.get("relevance"), min_relevance):
+                result["answer"] = None
         return results[0] if isinstance(questions, str) else results
+
+    def _read(self, questions: list[str], memory: DocumentMemory) -> list[dict[str, Any]]:
+        """The document that each question is answered from, and how relevant it is."""
+        encoder = self.model.document_encoder
+        relevance: list[float | None] = [None] * len(questions)
+        if encoder is not None and memory.texts is not None:
+            relevance = [encoder.relevance(question, text) for question, text in zip(questions, memory.texts)]
+        is_read = memory.tensor.flatten(1).any(1).tolist()
+        names = [name if used else None for name, used in zip(memory.ids, is_read)]
+        return [{"document": name, "relevance": number} for name, number in zip(names, relevance)]
 
     def _answer(self, questions: list[str], **generation_options: Any) -> list[dict[str, Any]]:
         if not questions:
@@ -118,6 +125,10 @@ class AwakeningPipeline:
             }
             for i, (question, answer) in enumerate(zip(questions, output.answers))
         ]
+
+
+def _is_below(number: float | None, least: float | None) -> bool:
+    return number is not None and least is not None and number < least
 
 
 def _of_answered(asked: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:

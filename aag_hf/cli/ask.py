@@ -8,7 +8,6 @@ from typing import Any
 from aag_hf import DocumentMemory
 from aag_hf.awakening import AwakeningModel, AwakeningPipeline
 from aag_hf.awakening.aggregation import DraftOptions
-from aag_hf.awakening.choosing import LITTLE
 from aag_hf.awakening.documents import text_of
 from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
@@ -16,6 +15,9 @@ from aag_hf.cli.options import LoadingOptions
 from aag_hf.cli.output import JSON_HELP, plain_console, print_json
 from aag_hf.cli.processes import device, use_threads
 from aag_hf.errors import InputError
+
+# A document of less relevance is hardly about the question.
+LITTLE = 0.1
 
 
 @dataclass(kw_only=True)
@@ -44,8 +46,8 @@ class AskOptions(DraftOptions, LoadingOptions):
     min_relevance: float = field(
         default=0.0,
         metadata={
-            "help": "Answer without a document of less relevance, the share of the question's words that it holds, in "
-            "[0, 1]. Rare words count most. 0.1 leaves out most documents about something else."
+            "help": "Give no answer from a document of less relevance: the share of the question's words in it, "
+            "in [0, 1]. Rare words count most. 0.1 refuses most documents about something else."
         },
     )
     json: bool = field(default=False, metadata={"help": JSON_HELP})
@@ -94,9 +96,7 @@ def _print(result: dict[str, Any]) -> None:
     relevance = result.get("relevance")
     facts += [] if relevance is None else [f"relevance {relevance:.2f}"]
     details.print(f"  {', '.join(facts)}", style="dim")
-    if "document" in result and result["document"] is None:
-        details.print("  answered without a document: none is about this question", style="dim")
-    elif relevance is not None and relevance < LITTLE:
+    if relevance is not None and relevance < LITTLE:
         details.print(f"  the document {result['document']!r} is hardly about this question", style="dim")
 
 

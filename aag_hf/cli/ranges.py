@@ -66,7 +66,6 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "min_relevance": _SHARE,
     "min_score": (-_MOST, 0, f"{-_MOST} to 0"),
     "added_documents": _SHARE,
-    "without_document": _SHARE,
     "lora_alpha": _ABOVE_ZERO,
     "learning_rate": _ABOVE_ZERO,
     "num_train_epochs": _ABOVE_ZERO,

@@ -52,9 +52,6 @@ class TrainOptions(PromptOptions, SampleOptions, AdapterOptions, ModelOptions):
         default=0.5,
         metadata={"help": "How often other documents' memories are added to a question's in training, in [0, 1]."},
     )
-    without_document: float = field(
-        default=0.0, metadata={"help": "How often a question is trained without its document, in [0, 1]."}
-    )
     keep_lower_states: bool = field(
         default=False,
         metadata={"help": "Compute what enters the lowest adapted layer once per row, and train the layers above it."},

@@ -145,7 +145,6 @@ def _memory_config(options: TrainOptions, base: PreTrainedModel, task_type: str)
         static=options.static,
         static_r=options.static_r or 8,
         added_documents=options.added_documents,
-        without_document=options.without_document,
         **adapter,
     )
 

@@ -11,13 +11,12 @@ from aag_hf.hyperlora.document_states import DocumentStates
 MOST = 3
 
 
-def with_added_documents(documents: DocumentStates, share: float, without: float = 0.0) -> DocumentStates:
-    """The documents, where some questions also read up to `MOST` others of the batch, and some read none.
+def with_added_documents(documents: DocumentStates, share: float) -> DocumentStates:
+    """The documents, where some questions also read up to `MOST` others of the batch.
 
     Args:
         documents: The documents of a batch.
-        share: The probability that a question reads others too, in [0, 1].
-        without: The probability that it reads none, in [0, 1].
+        share: The probability that a question does so, in [0, 1].
 
     Returns:
         The same documents with `weights`. Its draws come from torch's own generator.
@@ -27,5 +26,4 @@ def with_added_documents(documents: DocumentStates, share: float, without: float
     added = torch.randint(1, MOST + 1, (len(rows), 1)) * (torch.rand(len(rows), 1) < share)
     # A random order of the documents, in which the question's own is the last.
     place = (torch.rand(len(rows), count) + 2 * own.cpu()).argsort(1).argsort(1)
-    weights = own + (place < added.clamp(max=count - 1)).to(own)
-    return replace(documents, weights=weights * (torch.rand(len(rows), 1) >= without).to(own))
+    return replace(documents, weights=own + (place < added.clamp(max=count - 1)).to(own))

@@ -46,8 +46,6 @@ class HyperLoraConfig(PeftConfig):
             instead of one for all.
         added_documents (`float`): With ``"memory"``, the probability that a question is trained on the sum of its
             document's memory and those of one to three others of the batch. Sums can be asked after that.
-        without_document (`float`): With ``"memory"``, the probability that a question is trained without its document,
-            so that the reader still answers from its weights where no document fits.
         lora_dropout (`float`): Dropout on the input of the adapter's path (never on the base layer's output).
         use_triton (`bool`): On a CUDA device, let Triton kernels apply the adapters where
             [`~kernels.hyper_lora.dispatch.choose_path`] allows it. Off by default: on an H200 they pay for wide layers
@@ -100,9 +98,6 @@ class HyperLoraConfig(PeftConfig):
     added_documents: float = field(
         default=0.5, metadata={"help": "With 'memory', how often other documents are added in training, in [0, 1]."}
     )
-    without_document: float = field(
-        default=0.0, metadata={"help": "With 'memory', how often the document is left out in training, in [0, 1]."}
-    )
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the input of the adapter's path."})
     use_triton: bool = field(default=False, metadata={"help": "On a CUDA device, apply adapters by Triton kernels."})
     init_weights: bool = field(default=True, metadata={"help": "Start with an update of exactly zero."})
@@ -137,9 +132,8 @@ class HyperLoraConfig(PeftConfig):
             raise ValueError(f"static_r must be a positive integer or None, got {self.static_r!r}.")
         if self.layer_index_scale is not None and self.hypernetwork != "mlp":
             raise ValueError("layer_index_scale belongs to hypernetwork='mlp': leave it out or choose 'mlp'.")
-        for name in ("added_documents", "without_document"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
+        if not 0.0 <= self.added_documents <= 1.0:
+            raise ValueError(f"added_documents must be in [0, 1], got {self.added_documents}.")
         if not 0.0 <= self.lora_dropout < 1.0:
             raise ValueError(f"lora_dropout must be in [0, 1), got {self.lora_dropout}.")
         if self.layers_pattern is not None and self.layers_to_transform is None:

@@ -54,7 +54,7 @@ class MemoryHyperNetwork(HyperNetwork):
         self.width = widths.pop()
         self.order = {name: index for index, name in enumerate(sites)}
         self.memories = len(sites) if config.memory_per_layer else 1
-        self.added_documents, self.without_document = config.added_documents, config.without_document
+        self.added_documents = config.added_documents
         d, hidden, r = config.feature_dim, config.hidden_dim, config.r
         self.block = DocumentBlock(2 * d + self.width, hidden)
         self.key = nn.Linear(d, self.memories * r)
@@ -90,10 +90,10 @@ class MemoryHyperNetwork(HyperNetwork):
         return torch.einsum("btmr,btd->bmrd", keys * gates.unsqueeze(-1), values)
 
     def in_training(self, given: torch.Tensor | DocumentStates) -> torch.Tensor | DocumentStates:
-        """Documents with others of their batch added, or left out, as often as the configuration says."""
-        if not isinstance(given, DocumentStates) or self.added_documents == self.without_document == 0:
+        """Documents with others of their batch added, as often as `added_documents` of the configuration says."""
+        if self.added_documents == 0 or not isinstance(given, DocumentStates):
             return given
-        return with_added_documents(given, self.added_documents, self.without_document)
+        return with_added_documents(given, self.added_documents)
 
     def gates(self, documents: DocumentStates) -> torch.Tensor:
         """How strongly each token of some documents is written: ``g_t / √(Σ g_t²)``.

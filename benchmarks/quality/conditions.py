@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from aag_hf.awakening import AwakeningModel, AwakeningOutput, fitting_memories, memories_for
+from aag_hf.awakening import AwakeningModel, AwakeningOutput, memories_for
 from aag_hf.data.contexts import context_of
 from aag_hf.evaluation.scores import score_predictions, summarise
 from aag_hf.hyperlora import DocumentMemory
@@ -49,20 +49,14 @@ class Measured:
                 ``unrelated``: from a text of another kind. ``none``: from nothing. ``sum:K``: from the sum of K
                 documents, one of which is its own. ``unrelated_sum:K``: from the sum of its own and K - 1 texts of
                 another kind. ``chosen:K``: from that of K documents which BM25 ranks first. ``surest:K``: of the
-                answers from each of K documents, the one with the highest score. With ``@C`` behind it, a document
-                that covers less than C of its question is left out.
+                answers from each of K documents, the one with the highest score.
         """
         start = time.perf_counter()
-        condition_of_documents, _, least = condition.partition("@")
-        kind, _, number = condition_of_documents.partition(":")
+        kind, _, number = condition.partition(":")
         if kind == "surest":
             answers = self._surest(int(number))
         else:
-            memory = self._memories(kind, int(number or 1))
-            if least:
-                encoder = self.model.document_encoder
-                memory = fitting_memories(self.questions, memory, encoder, float(least)).memory
-            answers = self._generate(memory).answers
+            answers = self._generate(self._memories(kind, int(number or 1))).answers
         result = summarise(score_predictions(self.records, answers))
         return {
             "condition": condition,

@@ -15,7 +15,7 @@ import torch
 from data import Records, load_split
 
 from aag_hf.awakening import AwakeningModel
-from aag_hf.awakening.choosing import LITTLE
+from aag_hf.cli.ask import LITTLE
 from aag_hf.data.answers import has_answer
 from aag_hf.evaluation.confidence import accuracy_at
 from aag_hf.evaluation.metrics import exact_match

@@ -383,19 +383,6 @@ def test_in_training_other_documents_are_added_as_often_as_the_share_says():
     assert with_added_documents(documents(1), 1.0).weights.tolist() == [[1]]
 
 
-def test_in_training_documents_are_left_out_as_often_as_the_share_says(base):
-    states = replace(documents(5), rows=torch.tensor([0, 0, 3, 4] * 500))
-    read = with_added_documents(states, 0.5, without=0.25).weights.sum(1)
-    assert abs((read == 0).float().mean() - 0.25) < 0.05
-    assert read.unique().tolist() == [0, 1, 2, 3, 4]
-    # A question that reads nothing is answered as with an empty memory.
-    model = adapted(base, added_documents=0.0, without_document=1.0)
-    empty = model(input_ids=ids(2), memory=model.memorize(documents(2)) * 0.0).logits
-    torch.testing.assert_close(model.train()(input_ids=ids(2), documents=documents(2)).logits, empty)
-    with pytest.raises(ValueError, match=r"without_document must be in \[0, 1\], got 2"):
-        adapted(base, without_document=2)
-
-
 def test_a_training_pass_reads_the_sum_and_an_evaluation_the_document_itself(base, tiny_llama_dir):
     model = adapted(base, added_documents=1.0)
     states = documents(2)
