@@ -221,6 +221,39 @@ def test_parquet(tmp_path):
         read_records(tmp_path / "b.parquet")
 
 
+def test_a_parquet_file_with_two_columns_of_one_name_is_refused(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table([["q?"], ["a"], ["b"]], names=["question", "answer", "answer"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet: column 'answer' stands twice"):
+        read_records(tmp_path / "a.parquet")
+
+
+def test_a_passage_of_a_parquet_file_that_is_null_is_refused_by_its_place(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    passages = [SUVA | {"note": [1]}]
+    write_records([{"id": "q1", "question": "q?", "answers": ["a"], "ctxs": passages}], tmp_path / "a.parquet")
+    table = parquet.read_table(tmp_path / "a.parquet")
+    ctxs = pyarrow.array([[table["ctxs"][0][0].as_py(), None]], table.schema.field("ctxs").type)
+    parquet.write_table(table.set_column(3, table.schema.field("ctxs"), ctxs), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet, row 1, ctxs\[1\]: expected an object with title and text"):
+        read_records(tmp_path / "a.parquet")
+
+
+def test_a_parquet_file_whose_data_is_damaged_is_named(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    texts = [f"{number}?" * 50 for number in range(2000)]
+    parquet.write_table(pyarrow.table({"question": texts}), tmp_path / "a.parquet", compression="zstd")
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    data[50 : len(data) // 2] = bytes(len(data) // 2 - 50)
+    (tmp_path / "a.parquet").write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.parquet: not a whole Parquet file"):
+        read_records(tmp_path / "a.parquet", need_answers=False)
+
+
 @pytest.mark.parametrize("rows", [1, 300])
 def test_parquet_gives_back_every_record_as_it_was(tmp_path, rows):
     datasets = pytest.importorskip("datasets")
