@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import chain, product
@@ -93,7 +94,7 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     readers = saved + base_readers(options, list(chain(*inputs.values())), options.seed)
     for reader in readers:
         options.check_reader(reader.config)
-    _check(readers, inputs, options.controls)
+    _check(options, readers, inputs)
     made_by = _made_by(options, saved, paths)
     output = Path(options.output_dir) / "results.json"
     is_main = processes().is_main_process
@@ -115,13 +116,17 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     return rows
 
 
-def _check(readers: Sequence[Reader], inputs: dict[str, Records], controls: Sequence[str]) -> None:
-    """Before any model is loaded, refuse what would stop a run halfway."""
+def _check(options: EvaluateOptions, readers: Sequence[Reader], inputs: dict[str, Records]) -> None:
+    """Before any model is loaded, refuse what would stop a run halfway, or make two rows of one name."""
+    names = Counter(names["name"] for reader in readers for names, _, _ in _planned(options, reader, inputs))
+    name, count = names.most_common(1)[0]
+    if count > 1:
+        raise InputError(f"model: {count} rows of the results would be called {name!r}: rename a model's folder.")
     for records in inputs.values():
         check_groups(records)
         for reader in readers:
             reader.check(records)
-        if "shuffled_within_relation" in controls and not all("relation" in record for record in records):
+        if "shuffled_within_relation" in options.controls and not all("relation" in record for record in records):
             raise InputError("control shuffled_within_relation needs records with a relation.")
 
 
@@ -152,13 +157,12 @@ def _missing_rows(
 ) -> Iterator[dict[str, Any]]:
     """The rows of all readers, inputs and controls after the first `done`. Only models of missing rows are loaded."""
     for reader in readers:
-        controls = ["none", *(control for control in options.controls if control in reader.controls)]
-        planned = list(product(inputs.items(), controls))
+        planned = _planned(options, reader, inputs)
         waiting, done = planned[done:], max(done - len(planned), 0)
         if not waiting:
             continue
         model = reader.load().to(device())
-        for (name, records), control in waiting:
+        for names, records, control in waiting:
             result = evaluate_reader(
                 model,
                 records,
@@ -169,14 +173,22 @@ def _missing_rows(
                 processes=processes(),
                 drafts=options,
             )
-            told = [reader.name, *([options.name] if options.several else [])]
-            measured = ", ".join([*told, *([] if control == "none" else [control.replace("_", " ")])])
-            yield {
-                "name": measured if len(inputs) == 1 else f"{measured} on {name}",
-                "reader": measured,
-                "data": name,
-                "trained_parameters": getattr(model.config, "trained_parameters", None),
-            } | result
+            yield names | {"trained_parameters": getattr(model.config, "trained_parameters", None)} | result
+
+
+def _planned(
+    options: EvaluateOptions, reader: Reader, inputs: dict[str, Records]
+) -> list[tuple[dict[str, Any], Records, Control]]:
+    """The rows of a reader: their names, the records that are asked, and the control."""
+    chosen = set(reader.controls) & set(options.controls)
+    controls: list[Control] = ["none", *sorted(chosen, key=options.controls.index)]
+    planned = []
+    for (data, records), control in product(inputs.items(), controls):
+        told = [reader.name, *([options.name] if options.several else [])]
+        measured = ", ".join([*told, *([] if control == "none" else [control.replace("_", " ")])])
+        name = measured if len(inputs) == 1 else f"{measured} on {data}"
+        planned.append(({"name": name, "reader": measured, "data": data}, records, control))
+    return planned
 
 
 def _title(inputs: dict[str, Records]) -> str:

@@ -1,6 +1,8 @@
 """`aag evaluate`: base models as they are, beside saved ones, on several files."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +80,15 @@ def test_readers_and_files_that_are_called_alike_have_rows_of_their_own(saved, t
     assert [row["name"] for row in rows] == [f"{r} on {data}" for r in readers for data in ("nq/test.jsonl", "other")]
     printed = capsys.readouterr().out
     assert all(printed.count(name) >= 1 for name in ("a/reader", "b/reader", "other", "exact match"))
+
+
+def test_two_rows_that_would_have_one_name_are_refused(saved, tiny_llama_dir, files, tmp_path, capsys):
+    folder = tmp_path / f"{Path(tiny_llama_dir).name}, zero-shot"
+    shutil.copytree(saved[0], folder)
+    options = ["--model", folder, "--model_name_or_path", tiny_llama_dir, "--input", files / "nq/test.jsonl"]
+    assert evaluate(tmp_path / "out", *options) == 2
+    assert f"2 rows of the results would be called '{folder.name}': rename" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_predictions_can_be_read_and_two_rows_compared(saved, tiny_llama_dir, files, tmp_path, capsys):
