@@ -37,5 +37,11 @@ def check_value(name: str, value: Any) -> None:
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, str) and "\0" in item:
             raise InputError(f"{name} is {item!r}: holds a NUL character, which no name or text has.")
+        if isinstance(item, str) and not item.isascii():
+            try:
+                item.encode()
+            except UnicodeEncodeError:
+                # Python reads such bytes as halves of characters, which no file of records or settings can hold.
+                raise InputError(f"{name} is {item!a}: not UTF-8: expected text, or a name, in UTF-8.") from None
         if isinstance(item, (int, float)) and not isinstance(item, bool):
             check_number(name, item)

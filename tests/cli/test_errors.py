@@ -136,6 +136,18 @@ def test_a_nul_character_is_refused_by_the_options_name(capsys):
     assert capsys.readouterr().err.startswith("aag data: source is 'a\\x00b.jsonl'")
 
 
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [(["data", "--output", "o.jsonl"], "source"), (["ask", "--model", "m"], "question"), (["compare"], "results")],
+)
+def test_text_that_is_not_utf_8_is_refused_by_the_options_name_before_any_work(command, option, capsys):
+    assert main([*command, f"--{option}", "caf\udce9"]) == 2
+    assert (
+        capsys.readouterr().err
+        == f"aag {command[0]}: {option} is 'caf\\udce9': not UTF-8: expected text, or a name, in UTF-8.\n"
+    )
+
+
 def test_a_command_that_is_nearly_right_names_the_right_one(capsys):
     assert main(["trian"]) == 2
     assert "did you mean train?" in capsys.readouterr().err
