@@ -27,7 +27,7 @@ from aag_hf.evaluation.comparison import PREDICTIONS
 from aag_hf.evaluation.controls import Control, check_control
 from aag_hf.evaluation.evaluator import evaluate_reader
 from aag_hf.evaluation.report import plot_results, results_matrix, results_table, write_json
-from aag_hf.evaluation.scores import check_groups
+from aag_hf.evaluation.scores import METRICS, check_scorable
 from aag_hf.manifest import Manifest
 
 Records = Sequence[dict[str, Any]]
@@ -90,6 +90,8 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     inputs = {
         name: sample_records(open_records(path), options.max_samples, options.seed) for name, path in paths.items()
     }
+    for name, records in inputs.items():
+        check_scorable(records, options.match, name)
     saved = saved_readers(options.model, options.loading_arguments())
     readers = saved + base_readers(options, list(chain(*inputs.values())), options.seed)
     for reader in readers:
@@ -100,9 +102,10 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     is_main = processes().is_main_process
     with claimed_by_first(output, made_by, options.overwrite, processes()) as finished:
         if finished:
-            return json.loads(output.read_bytes())
+            return _read_results(output)
         partial = PartialOutput(output, made_by)
         rows = partial.read()
+        _check_partial(rows, [row for reader in readers for row in _planned(options, reader, inputs)], partial.path)
         processes().wait_for_everyone()
         for row in _missing_rows(options, readers, inputs, len(rows)):
             rows.append(row)
@@ -123,11 +126,40 @@ def _check(options: EvaluateOptions, readers: Sequence[Reader], inputs: dict[str
     if count > 1:
         raise InputError(f"model: {count} rows of the results would be called {name!r}: rename a model's folder.")
     for records in inputs.values():
-        check_groups(records)
         for reader in readers:
             reader.check(records)
         if "shuffled_within_relation" in options.controls and not all("relation" in record for record in records):
             raise InputError("control shuffled_within_relation needs records with a relation.")
+
+
+def _read_results(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        rows = None
+    if not (isinstance(rows, list) and rows and all(map(_is_result, rows))):
+        raise InputError(f"{path}: damaged: delete it to measure again.")
+    return rows
+
+
+def _check_partial(rows: list[Any], planned: Sequence[tuple[dict[str, Any], Records, Control]], path: Path) -> None:
+    """Refuse rows of a stopped run that are not the first of those planned."""
+    for row, (names, records, _) in zip(rows, planned, strict=False):
+        predictions = row.get("predictions") if _is_result(row) and names.items() <= row.items() else None
+        is_whole = isinstance(predictions, list) and all(isinstance(one, dict) for one in predictions)
+        if not is_whole or len(row["predictions"]) != len(records):
+            raise InputError(f"{path}: damaged: delete it to start again.")
+    if len(rows) > len(planned):
+        raise InputError(f"{path}: damaged: delete it to start again.")
+
+
+def _is_result(row: Any) -> bool:
+    texts, numbers = ("name", "reader", "data"), ("count", *METRICS, "input_tokens", "seconds")
+    return (
+        isinstance(row, dict)
+        and all(isinstance(row.get(name), str) for name in texts)
+        and all(type(row.get(name)) in (int, float) for name in numbers)
+    )
 
 
 def _made_by(options: EvaluateOptions, saved: Sequence[Reader], paths: dict[str, str]) -> Manifest:
