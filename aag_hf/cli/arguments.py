@@ -9,6 +9,7 @@ from typing import Any
 
 from aag_hf.cli.commands import COMMANDS, closest
 from aag_hf.cli.help import HelpAll, has_options_of_others
+from aag_hf.cli.launcher import check_launcher
 from aag_hf.cli.parser import OptionParser, StrictParser, check_value
 from aag_hf.cli.recipes import apply_recipe
 from aag_hf.errors import InputError
@@ -49,6 +50,8 @@ def parse_arguments(command: str, dataclass_types: Sequence[type], argv: Sequenc
         raise InputError(f"{loose[0]!r} stands alone: options are given as --name value: see `aag {command} --help`.")
     for name, value in vars(values).items():
         check_value(name, value)
+    if has_options_of_others(dataclass_types):
+        check_launcher()
     _check_trackers(getattr(values, "report_to", None))
     return tuple(
         options(**{option.name: getattr(values, option.name) for option in fields(options) if option.init})
