@@ -150,6 +150,8 @@ def test_predictions_can_be_read_and_two_rows_compared(saved, tiny_llama_dir, fi
             "x, record q1: field 'entity': expected a string or a number",
         ),
         (["--model_name_or_path", "BASE", "--input", "x=INPUT", "x=TRAIN"], "two files are called 'x'"),
+        (["--model_name_or_path", "BASE", "--input", "x="], "input is 'x=': names no file"),
+        (["--model_name_or_path", "BASE", "--input", "FOLDER"], "is a folder with a file for each split (train)"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_a_model_is_loaded(
@@ -158,7 +160,7 @@ def test_what_cannot_be_measured_is_refused_before_a_model_is_loaded(
     asked = [{"id": f"q{i}", "question": "q?", "answers": ["a"]} for i in (1, 2)]
     write_records([asked[0], asked[1] | {"answers": ["("]}], tmp_path / "pattern.jsonl")
     write_records([asked[0] | {"entity": {"a": 1}}], tmp_path / "entity.jsonl")
-    places = {"PATTERN": tmp_path / "pattern.jsonl", "ENTITY": tmp_path / "entity.jsonl"}
+    places = {"FOLDER": files, "PATTERN": tmp_path / "pattern.jsonl", "ENTITY": tmp_path / "entity.jsonl"}
     places |= {"BASE": tiny_llama_dir, "TRAIN": files / "train.jsonl", "INPUT": files / "nq/test.jsonl"}
     for place, path in places.items():
         options = [option.replace(place, str(path)) for option in options]

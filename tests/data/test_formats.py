@@ -307,6 +307,9 @@ def test_answers_can_be_regular_expressions(tmp_path, capsys):
     )
     said = capsys.readouterr().out
     assert "recall@1 0.0%" in said and "recall@1 100.0%" in said
+    source.write_text(json.dumps(record | {"answers": ["("]}) + "\n")
+    assert main([*search, f"{tmp_path}/bad.jsonl", "--match", "regex"]) == 2
+    assert f"{source}, record q1: answer '(': not a regular expression" in capsys.readouterr().err
 
 
 def test_check_tells_what_is_in_a_file(tmp_path, capsys):
