@@ -16,6 +16,4 @@ def check_launcher() -> None:
     for name in _NUMBERS:
         value = os.environ.get(name, "1")
         if not value.lstrip("-").isdecimal():
-            raise InputError(
-                f"{name} is {value!r} in the environment: expected a number, as launchers set it: unset it."
-            )
+            raise InputError(f"{name} is {value!r} in the environment: expected a number: unset it.")

@@ -8,7 +8,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
-from aag_hf.cli.launcher import check_launcher
 from aag_hf.cli.stage import claimed
 from aag_hf.manifest import Manifest
 
@@ -20,7 +19,6 @@ def device() -> torch.device:
 
 def processes() -> PartialState:
     """The processes that a launcher started. Without an accelerator they communicate on the CPU."""
-    check_launcher()
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
 
 

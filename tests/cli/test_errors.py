@@ -161,8 +161,9 @@ def test_a_launcher_s_variable_that_is_no_number_is_named(value, monkeypatch, ca
     source = str(tmp_path / "a.jsonl")
     assert main(["retrieve", "--input", source, "--pool", source, "--output", str(tmp_path / "b.jsonl")]) == 2
     assert main(["train", "--train_file", source, "--output_dir", str(tmp_path / "c")]) == 2
+    assert main(["index", "--pool", source, "--output", str(tmp_path / "d")]) == 2
     said = f"WORLD_SIZE is {value!r} in the environment: expected a number: unset it.\n"
-    assert capsys.readouterr().err == f"aag retrieve: {said}aag train: {said}"
+    assert capsys.readouterr().err == f"aag retrieve: {said}aag train: {said}aag index: {said}"
 
 
 def test_a_command_that_is_nearly_right_names_the_right_one(capsys):
