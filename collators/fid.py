@@ -93,7 +93,7 @@ class DataCollatorForFiD:
         if not passages:
             raise InputError(f"record {record['id']!r} has no passages: retrieve some into its 'ctxs' first.")
         for position, passage in enumerate(passages):
-            if not (passage.get("text") or "").strip():
+            if not isinstance(passage, dict) or not str(passage.get("text") or "").strip():
                 raise InputError(f"record {record['id']!r}: ctxs[{position}] has no text.")
         return [f"title: {passage.get('title') or ''} context: {passage['text']}" for passage in passages]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from aag_hf.cli.commands import COMMANDS, closest
 from aag_hf.cli.help import HelpAll, has_options_of_others
+from aag_hf.cli.launcher import check_launcher
 from aag_hf.cli.parser import OptionParser, StrictParser, check_value
 from aag_hf.cli.recipes import apply_recipe
 from aag_hf.errors import InputError
@@ -28,7 +29,8 @@ def parse_arguments(command: str, dataclass_types: Sequence[type], argv: Sequenc
         One instance per dataclass, in their order.
 
     Raises:
-        InputError: There is no such option or recipe, or an option does not take its value.
+        InputError: There is no such option or recipe, an option does not take its value, or a launcher's variable is
+            no number.
     """
     parser = OptionParser(
         dataclass_types, prog=f"aag {command}", description=f"{COMMANDS[command].capitalize()}.", allow_abbrev=False
@@ -49,6 +51,7 @@ def parse_arguments(command: str, dataclass_types: Sequence[type], argv: Sequenc
         raise InputError(f"{loose[0]!r} stands alone: options are given as --name value: see `aag {command} --help`.")
     for name, value in vars(values).items():
         check_value(name, value)
+    check_launcher()
     _check_trackers(getattr(values, "report_to", None))
     return tuple(
         options(**{option.name: getattr(values, option.name) for option in fields(options) if option.init})

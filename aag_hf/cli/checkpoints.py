@@ -17,6 +17,9 @@ from transformers.trainer_utils import SaveStrategy
 from aag_hf.errors import InputError
 from aag_hf.manifest import MANIFEST, Manifest
 
+# What each state of a Trainer has, of whatever version.
+_OF_STATE = {"global_step", "epoch", "max_steps", "log_history", "stateful_callbacks"}
+
 
 class WholeRun(TrainerCallback, ExportableState):
     """Gives a resumed run the loss and seconds of the whole run, and records what its checkpoints were made from.
@@ -122,13 +125,16 @@ def _is_whole(checkpoint: Path, processes: int) -> bool:
     A checkpoint without the optimizer's state can be loaded, but training cannot continue from it.
     """
     try:
-        step = json.loads((checkpoint / "trainer_state.json").read_bytes())["global_step"]
-    except (OSError, ValueError, KeyError, TypeError):
+        state = json.loads((checkpoint / "trainer_state.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not (isinstance(state, dict) and state.keys() >= _OF_STATE):
         return False
     random = ["rng_state.pth"] if processes == 1 else [f"rng_state_{number}.pth" for number in range(processes)]
     optimizer = [*checkpoint.glob("optimizer*"), *checkpoint.glob("global_step*")]
-    is_complete = step == _step(checkpoint) and optimizer and all((checkpoint / name).is_file() for name in random)
-    return bool(is_complete) and all(map(_is_readable, checkpoint.rglob("*")))
+    is_complete = optimizer and all((checkpoint / name).is_file() for name in random)
+    is_of_step = state["global_step"] == _step(checkpoint)
+    return bool(is_complete) and is_of_step and all(map(_is_readable, checkpoint.rglob("*")))
 
 
 def _is_readable(path: Path) -> bool:

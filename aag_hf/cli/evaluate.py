@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import chain, product
@@ -26,8 +27,8 @@ from aag_hf.evaluation.comparison import PREDICTIONS
 from aag_hf.evaluation.controls import Control, check_control
 from aag_hf.evaluation.evaluator import evaluate_reader
 from aag_hf.evaluation.report import plot_results, results_matrix, results_table, write_json
-from aag_hf.evaluation.scores import check_groups
-from aag_hf.manifest import Manifest
+from aag_hf.evaluation.scores import METRICS, check_scorable
+from aag_hf.manifest import MANIFEST, Manifest
 
 Records = Sequence[dict[str, Any]]
 
@@ -91,20 +92,23 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     inputs = {
         name: sample_records(open_records(path), options.max_samples, options.seed) for name, path in paths.items()
     }
+    for name, records in inputs.items():
+        check_scorable(records, options.match, name)
     saved = saved_readers(options.model, options.loading_arguments())
     readers = saved + base_readers(options, list(chain(*inputs.values())), options.seed)
     for reader in readers:
         options.check_reader(reader.config)
-    _check(readers, inputs, options.controls)
+    _check(options, readers, inputs)
     made_by = _made_by(options, saved, paths)
     output = Path(options.output_dir) / "results.json"
     _check_beside(output, made_by, options.overwrite)
     is_main = processes().is_main_process
     with claimed_by_first(output, made_by, options.overwrite, processes()) as finished:
         if finished:
-            return json.loads(output.read_bytes())
+            return _read_results(output)
         partial = PartialOutput(output, made_by)
         rows = partial.read()
+        _check_partial(rows, [row for reader in readers for row in _planned(options, reader, inputs)], partial.path)
         processes().wait_for_everyone()
         for row in _missing_rows(options, readers, inputs, len(rows)):
             rows.append(row)
@@ -118,26 +122,60 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     return rows
 
 
-def _check(readers: Sequence[Reader], inputs: dict[str, Records], controls: Sequence[str]) -> None:
-    """Before any model is loaded, refuse what would stop a run halfway."""
+def _check(options: EvaluateOptions, readers: Sequence[Reader], inputs: dict[str, Records]) -> None:
+    """Before any model is loaded, refuse what would stop a run halfway, or make two rows of one name."""
+    names = Counter(names["name"] for reader in readers for names, _, _ in _planned(options, reader, inputs))
+    name, count = names.most_common(1)[0]
+    if count > 1:
+        raise InputError(f"model: {count} rows of the results would be called {name!r}: rename a model's folder.")
     for records in inputs.values():
-        check_groups(records)
         for reader in readers:
             reader.check(records)
-        if "shuffled_within_relation" in controls and not all("relation" in record for record in records):
+        if "shuffled_within_relation" in options.controls and not all("relation" in record for record in records):
             raise InputError("control shuffled_within_relation needs records with a relation.")
 
 
 def _check_beside(output: Path, made_by: Manifest, overwrite: bool) -> None:
     """Refuse to replace an input, or files of somebody else, by what is written beside `output`."""
+    is_ours = overwrite or any(path.exists() for path in (output, beside(output, MANIFEST), beside(output, "partial")))
     for name in (PREDICTIONS, PLOT):
         path = output.with_name(name)
         refuse_inputs(path, made_by)
-        if path.exists() and not (overwrite or output.exists() or beside(output, "partial").exists()):
+        if path.exists() and not is_ours:
             raise InputError(
                 f"{path}: exists, and no {output.name} tells what made it: choose another output_dir, or pass "
                 "--overwrite true."
             )
+
+
+def _read_results(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        rows = None
+    if not (isinstance(rows, list) and rows and all(map(_is_result, rows))):
+        raise InputError(f"{path}: damaged: delete it to measure again.")
+    return rows
+
+
+def _check_partial(rows: list[Any], planned: Sequence[tuple[dict[str, Any], Records, Control]], path: Path) -> None:
+    """Refuse rows of a stopped run that are not the first of those planned."""
+    for row, (names, records, _) in zip(rows, planned, strict=False):
+        predictions = row.get("predictions") if _is_result(row) and names.items() <= row.items() else None
+        is_whole = isinstance(predictions, list) and all(isinstance(one, dict) for one in predictions)
+        if not is_whole or len(row["predictions"]) != len(records):
+            raise InputError(f"{path}: damaged: delete it to start again.")
+    if len(rows) > len(planned):
+        raise InputError(f"{path}: damaged: delete it to start again.")
+
+
+def _is_result(row: Any) -> bool:
+    texts, numbers = ("name", "reader", "data"), ("count", *METRICS, "input_tokens", "seconds")
+    return (
+        isinstance(row, dict)
+        and all(isinstance(row.get(name), str) for name in texts)
+        and all(type(row.get(name)) in (int, float) for name in numbers)
+    )
 
 
 def _made_by(options: EvaluateOptions, saved: Sequence[Reader], paths: dict[str, str]) -> Manifest:
@@ -167,13 +205,12 @@ def _missing_rows(
 ) -> Iterator[dict[str, Any]]:
     """The rows of all readers, inputs and controls after the first `done`. Only models of missing rows are loaded."""
     for reader in readers:
-        controls = ["none", *(control for control in options.controls if control in reader.controls)]
-        planned = list(product(inputs.items(), controls))
+        planned = _planned(options, reader, inputs)
         waiting, done = planned[done:], max(done - len(planned), 0)
         if not waiting:
             continue
         model = reader.load().to(device())
-        for (name, records), control in waiting:
+        for names, records, control in waiting:
             result = evaluate_reader(
                 model,
                 records,
@@ -184,14 +221,22 @@ def _missing_rows(
                 processes=processes(),
                 drafts=options,
             )
-            told = [reader.name, *([options.name] if options.several else [])]
-            measured = ", ".join([*told, *([] if control == "none" else [control.replace("_", " ")])])
-            yield {
-                "name": measured if len(inputs) == 1 else f"{measured} on {name}",
-                "reader": measured,
-                "data": name,
-                "trained_parameters": getattr(model.config, "trained_parameters", None),
-            } | result
+            yield names | {"trained_parameters": getattr(model.config, "trained_parameters", None)} | result
+
+
+def _planned(
+    options: EvaluateOptions, reader: Reader, inputs: dict[str, Records]
+) -> list[tuple[dict[str, Any], Records, Control]]:
+    """The rows of a reader: their names, the records that are asked, and the control."""
+    chosen = set(reader.controls) & set(options.controls)
+    controls: list[Control] = ["none", *sorted(chosen, key=options.controls.index)]
+    planned = []
+    for (data, records), control in product(inputs.items(), controls):
+        told = [reader.name, *([options.name] if options.several else [])]
+        measured = ", ".join([*told, *([] if control == "none" else [control.replace("_", " ")])])
+        name = measured if len(inputs) == 1 else f"{measured} on {data}"
+        planned.append(({"name": name, "reader": measured, "data": data}, records, control))
+    return planned
 
 
 def _title(inputs: dict[str, Records]) -> str:

@@ -101,9 +101,12 @@ def named_inputs(inputs: Sequence[str]) -> dict[str, str]:
         inputs: ``FILE`` or ``NAME=FILE``.
 
     Raises:
-        InputError: Two have one name.
+        InputError: One has no path, or two have one name.
     """
     pairs = [("", text) if Path(text).exists() or "=" not in text else text.split("=", 1) for text in inputs]
+    for text, (_, path) in zip(inputs, pairs):
+        if not path:
+            raise InputError(f"input is {text!r}: names no file: expected FILE or NAME=FILE.")
     own = short_names([path for _, path in pairs])
     names = [name or short for (name, _), short in zip(pairs, own)]
     for name in names:

@@ -60,6 +60,9 @@ def memorize(options: MemorizeOptions) -> DocumentMemory:
         if finished:
             return DocumentMemory.from_pretrained(output)
         model = AwakeningModel.from_pretrained(directory, **options.loading_arguments()).to(device())
+        assert model.document_encoder is not None
+        named = [f"{options.input}, document {name!r}" for name in documents]
+        model.document_encoder.check(list(documents.values()), named)
         memory = model.memorize(list(documents.values()), list(documents), options.batch_size)
         PartialOutput(output, made_by).finish(lambda: memory.save_pretrained(output))
     return memory

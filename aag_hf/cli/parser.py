@@ -1,6 +1,7 @@
 """The parser of a command's options, and the checks that all options share."""
 
 from argparse import ArgumentParser
+from pathlib import Path
 from typing import Any, NoReturn
 
 from trl import TrlParser
@@ -37,5 +38,13 @@ def check_value(name: str, value: Any) -> None:
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, str) and "\0" in item:
             raise InputError(f"{name} is {item!r}: holds a NUL character, which no name or text has.")
+        if isinstance(item, str) and not item.isascii():
+            try:
+                item.encode()
+            except UnicodeEncodeError:
+                # Python reads such bytes as halves of characters, which no file of records or settings can hold.
+                raise InputError(f"{name} is {item!a}: not UTF-8: expected text, or a name, in UTF-8.") from None
+        if name == "output" and item and not Path(item).name:
+            raise InputError(f"output is {item!r}: expected a name to write to, found a folder that has none.")
         if isinstance(item, (int, float)) and not isinstance(item, bool):
             check_number(name, item)

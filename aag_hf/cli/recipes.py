@@ -112,7 +112,10 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
-        return json.dumps(value, default=str)
+        try:
+            return json.dumps(value, default=str)
+        except (ValueError, RecursionError):
+            raise InputError("holds itself, by an anchor: expected a mapping that ends.") from None
     if value is None or isinstance(value, (list, set, bytes)):
         raise InputError(f"expected text, a number, true or false, found {type(value).__name__}.")
     return str(value)

@@ -12,7 +12,7 @@ from aag_hf.cli.index import POOL
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.processes import claimed_by_first, processes
 from aag_hf.cli.stage import OVERWRITE, manifest
-from aag_hf.data.answers import Match
+from aag_hf.data.answers import Match, check_patterns
 from aag_hf.data.mapped import open_records
 from aag_hf.data.pool import iter_pool
 from aag_hf.data.records import iter_records
@@ -80,6 +80,9 @@ def retrieve(
     if bool(pool) == (index is not None):
         raise InputError("give either pool, what to search, or index, a folder that `aag index` made.")
     records = open_records(input, split, need_answers=False)
+    if match == "regex":
+        for record in records:
+            check_patterns(record.get("answers") or (), f"{input}, record {record['id']}")
     settings = {"split": split, "top_k": top_k, "skip_bad": skip_bad, "match": match}
     settings["first_id"] = records[0]["id"]
     made_by = manifest("retrieve", settings, input=input, pool=pool, index=index)

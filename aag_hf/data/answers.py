@@ -13,6 +13,7 @@ from aag_hf.errors import InputError
 Match = Literal["words", "regex"]
 
 _SECONDS = 1
+_FLAGS = regex.IGNORECASE | regex.MULTILINE
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _TOKEN = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
@@ -76,11 +77,27 @@ def begins_with_pattern(text: str, patterns: Sequence[str]) -> bool:
     return any(_is_found(pattern, text.strip(), at_start=True) for pattern in patterns)
 
 
+def check_patterns(patterns: Sequence[str], where: str) -> None:
+    """Refuse answers that are not regular expressions.
+
+    Args:
+        patterns: The answers.
+        where: Their place, which begins the message.
+
+    Raises:
+        InputError: Names the place and the answer.
+    """
+    for pattern in patterns:
+        try:
+            regex.compile(pattern, _FLAGS)
+        except regex.error as error:
+            raise InputError(f"{where}: answer {pattern!r}: not a regular expression ({error}): correct it.") from None
+
+
 def _is_found(pattern: str, text: str, at_start: bool = False) -> bool:
     look = regex.match if at_start else regex.search
     try:
-        flags = regex.IGNORECASE | regex.MULTILINE
-        return look(pattern, unicodedata.normalize("NFC", text), flags, timeout=_SECONDS) is not None
+        return look(pattern, unicodedata.normalize("NFC", text), _FLAGS, timeout=_SECONDS) is not None
     except regex.error as error:
         raise InputError(f"answer {pattern!r}: not a regular expression ({error}): correct it.") from None
     except TimeoutError:

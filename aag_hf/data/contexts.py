@@ -46,7 +46,14 @@ def context_of(record: dict[str, Any], source: ContextSource, passages: int = 1)
 
 
 def joined_passages(ctxs: Sequence[dict[str, Any]], passages: int) -> str:
-    """The texts of the first `passages` of a record's `ctxs`, one per line."""
+    """The texts of the first `passages` of a record's `ctxs`, one per line.
+
+    Raises:
+        InputError: They are not a list of objects with a text.
+    """
+    for passage in ctxs[:passages] if isinstance(ctxs, (list, tuple)) else [ctxs]:
+        if not isinstance(passage, dict) or not isinstance(passage.get("text"), str):
+            raise InputError(f"ctxs: expected a list of objects with title and text, found {passage!r:.60}.")
     return "\n".join(passage["text"] for passage in ctxs[:passages])
 
 

@@ -16,12 +16,13 @@ _DPR_LISTS = ("positive_ctxs", "negative_ctxs", "hard_negative_ctxs")
 
 def rows_of(row: Any) -> Iterator[Any]:
     """The rows in a row: SQuAD's articles hold a row for each question, other formats are one."""
-    if not (isinstance(row, dict) and _is_list_of_objects(row.get("paragraphs"))):
+    if not (isinstance(row, dict) and _have(row.get("paragraphs"), "qas")) or _has_question(row):
         yield row
         return
     for paragraph in row["paragraphs"]:
         passage = {"title": row.get("title") or "", "text": paragraph.get("context")}
-        for question in paragraph.get("qas") or []:
+        questions = paragraph.get("qas") or []
+        for question in questions if isinstance(questions, list) else [questions]:
             yield {**question, "ctxs": [passage]} if isinstance(question, dict) else question
 
 
@@ -32,8 +33,8 @@ def to_record(row: dict[str, Any], default_id: str) -> dict[str, Any]:
     (`question`, `answer`) and EntityQuestions; WebQuestions (`qText`, `answers`, `qId`, or `utterance` and
     `targetValue`); KILT (`input`, `output`); TriviaQA (`Question`, `Answer` with its aliases, or the Hub's `answer`);
     SQuAD (answers with their places, and the `context`); HotpotQA (`_id`, and the `context` of titles with sentences);
-    PopQA (`possible_answers`). Answers in a text that is a list of JSON or Python are read as that list. Columns with
-    other names are kept as they are.
+    PopQA (`possible_answers`); MuSiQue (`answer_aliases`, and `paragraphs` with a `paragraph_text`). Answers in a text
+    that is a list of JSON or Python are read as that list. Columns with other names are kept as they are.
 
     Args:
         row: One row of the source.
@@ -58,13 +59,13 @@ def to_record(row: dict[str, Any], default_id: str) -> dict[str, Any]:
 def to_passage(passage: Any) -> Any:
     """`passage` with the names of a record's passages: `title`, `text`, `score` and `has_answer`.
 
-    Also understands PopQA's `hasanswer`, labels that are 0 or 1, scores that are text, and pyserini's passages, whose
-    `contents` or `text` begin with the title in quotation marks.
+    Also understands PopQA's `hasanswer`, MuSiQue's `paragraph_text`, labels that are 0 or 1, scores that are text, and
+    pyserini's passages, whose `contents` or `text` begin with the title in quotation marks.
     """
     if not isinstance(passage, dict):
         return passage
     passage = {name: value for name, value in passage.items() if value is not None}
-    for name, ours in (("contents", "text"), ("hasanswer", "has_answer")):
+    for name, ours in (("contents", "text"), ("paragraph_text", "text"), ("hasanswer", "has_answer")):
         if name in passage and ours not in passage:
             passage[ours] = passage.pop(name)
     if "title" not in passage:
@@ -84,18 +85,24 @@ def passages_of(row: Any) -> list[Any]:
     """The passages in a row of a pool.
 
     Understands passages, records with `ctxs`, DPR's training files (`positive_ctxs`, `hard_negative_ctxs`, …), and the
-    contexts of SQuAD and HotpotQA.
+    contexts of SQuAD, HotpotQA and MuSiQue.
     """
     if not isinstance(row, dict):
         return [row]
     of_dpr = [name for name in _DPR_LISTS if isinstance(row.get(name), list)]
     if of_dpr:
         return [to_passage(passage) for name in of_dpr for passage in row[name]]
-    if _is_list_of_objects(row.get("paragraphs")):
+    if _have(row.get("paragraphs"), "context"):
         title = row.get("title") or ""
         return [{"title": title, "text": paragraph.get("context")} for paragraph in row["paragraphs"]]
     record = to_record(row, "")
     return record["ctxs"] if isinstance(record.get("ctxs"), list) else [to_passage(row)]
+
+
+def _has_question(row: dict[str, Any]) -> bool:
+    record = dict(row)
+    _name_question(record)
+    return "question" in record
 
 
 def _name_question(record: dict[str, Any]) -> None:
@@ -138,7 +145,7 @@ def _name_answers(record: dict[str, Any]) -> None:
 
 
 def _name_answer(record: dict[str, Any]) -> None:
-    """The only answer, which in TriviaQA has aliases."""
+    """The only answer, which in TriviaQA and MuSiQue has aliases."""
     for name, value, aliases in (("Answer", "Value", "Aliases"), ("answer", "value", "aliases")):
         if name not in record:
             continue
@@ -147,7 +154,8 @@ def _name_answer(record: dict[str, Any]) -> None:
             others = answer.get(aliases)
             answer = _each_once([answer.get(value), *(others if isinstance(others, list) else [])])
         elif isinstance(answer, str) and not answer.lstrip().startswith(("['", '["')):
-            answer = [answer]
+            others = record.pop("answer_aliases", None)
+            answer = _each_once([answer, *(others if isinstance(others, list) else [])])
         record["answers"] = answer
 
 
@@ -157,10 +165,13 @@ def _name_passages(record: dict[str, Any]) -> None:
     context = record.get("context")
     if "contexts" in record and _is_list_of_objects(record["contexts"]):
         record["ctxs"] = record.pop("contexts")
+    elif _have(record.get("paragraphs"), "paragraph_text"):
+        record["ctxs"] = record.pop("paragraphs")
     elif isinstance(context, list) and context and all(map(_is_titled_sentences, context)):
         record["ctxs"] = [{"title": title, "text": "".join(sentences)} for title, sentences in record.pop("context")]
     elif isinstance(context, dict) and isinstance(context.get("sentences"), list):
-        pairs = list(zip(context.get("title") or [], context["sentences"]))
+        titles = context.get("title")
+        pairs = list(zip(titles if isinstance(titles, list) else [], context["sentences"]))
         if len(pairs) == len(context["sentences"]) and all(_is_titled_sentences(list(pair)) for pair in pairs):
             record["ctxs"] = [{"title": title, "text": "".join(sentences)} for title, sentences in pairs]
             del record["context"]
@@ -211,6 +222,11 @@ def _is_titled_sentences(item: Any) -> bool:
 
 def _is_list_of_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _have(value: Any, name: str) -> bool:
+    """Whether `value` is a list of objects of which some have `name`."""
+    return _is_list_of_objects(value) and any(name in item for item in value)
 
 
 def _number(text: str) -> float | str:

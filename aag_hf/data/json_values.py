@@ -56,8 +56,9 @@ def list_items(path: Path, file: TextIO, constants: list[str], bad: BadRows) -> 
         start = buffer.next()
         if start == "":
             return
+        keys: set[str] = set()
         if start == "{":
-            _find_list(buffer)
+            _find_list(buffer, keys)
         elif start != "[":
             _refuse_kind(path, buffer.value())
         buffer.skip()
@@ -76,13 +77,19 @@ def list_items(path: Path, file: TextIO, constants: list[str], bad: BadRows) -> 
             else:
                 yield f"{path}, record {number}", item
         buffer.skip()
-        if start == "[" and buffer.next():
+        if start == "{":
+            _leave_object(buffer, keys)
+        if buffer.next():
             raise buffer.error("Extra data")
+    except InputError:
+        raise
     except json.JSONDecodeError as error:
         try:
             _refuse(str(path), error, *buffer.position(error))
         except InputError as refusal:
             bad.leave_out(refusal)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: {_said(error)}: correct or drop it.") from None
 
 
 class _Buffer:
@@ -166,12 +173,11 @@ class _Buffer:
         return True
 
 
-def _find_list(buffer: _Buffer) -> None:
-    """Move to the list inside an object, behind the keys before it."""
+def _find_list(buffer: _Buffer, keys: set[str]) -> None:
+    """Move to the list inside an object, behind the keys before it, which `keys` collects."""
     buffer.skip()
     while buffer.next() == '"':
-        key = buffer.value()
-        buffer.expect(":")
+        key = _new_key(buffer, keys)
         if buffer.next() == "[" and key.lower() == "data":
             return
         buffer.value()
@@ -181,6 +187,29 @@ def _find_list(buffer: _Buffer) -> None:
     if buffer.next() != "}":
         buffer.expect("}")
     _refuse_kind(buffer.path, {})
+
+
+def _leave_object(buffer: _Buffer, keys: set[str]) -> None:
+    """Move behind the end of the object around the list."""
+    while buffer.next() == ",":
+        buffer.skip()
+        if buffer.next() != '"':
+            raise buffer.error("Expecting property name enclosed in double quotes")
+        key = _new_key(buffer, keys)
+        if buffer.next() == "[" and key.lower() == "data":
+            raise InputError(f"{buffer.path}: has a second list of records, {key!r}: keep one.")
+        buffer.value()
+    buffer.expect("}")
+
+
+def _new_key(buffer: _Buffer, keys: set[str]) -> str:
+    """The next key of an object, and move to its value."""
+    key = buffer.value()
+    if key in keys:
+        raise InputError(f"{buffer.path}: key {key!r} stands twice in an object: keep one.")
+    keys.add(key)
+    buffer.expect(":")
+    return key
 
 
 def _refuse_kind(path: Path, found: Any) -> NoReturn:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, overload
 
@@ -14,6 +15,7 @@ from aag_hf.contents import content_of
 from aag_hf.data.files import file_stem
 from aag_hf.data.jsonl import encode_row, written_whole
 from aag_hf.data.records import iter_records, read_records
+from aag_hf.errors import InputError
 from aag_hf.extras import optional
 from aag_hf.manifest import current_versions
 
@@ -48,6 +50,9 @@ class MappedRecords(LazyRecords):
 
     Args:
         path: A file that `open_records` wrote.
+
+    Raises:
+        InputError: It is damaged; so do all that read a record.
     """
 
     def __init__(self, path: Path):
@@ -55,24 +60,38 @@ class MappedRecords(LazyRecords):
             import pyarrow
 
         self.path = path
-        with pyarrow.memory_map(str(path)) as file:
+        with self._whole(), pyarrow.memory_map(str(path)) as file:
             self._column = pyarrow.ipc.open_file(file).read_all().column("record")
 
     def __len__(self) -> int:
         return len(self._column)
 
     def record(self, place: int) -> dict[str, Any]:
-        return json.loads(self._column[place].as_py())
+        text = self._column[place]
+        with self._whole():
+            return json.loads(text.as_py())
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         import pyarrow
 
         # Read and not mapped: pages of a map that a pass has touched would count as this process's memory.
-        with pyarrow.OSFile(str(self.path)) as file:
+        with self._whole(), pyarrow.OSFile(str(self.path)) as file:
             reader = pyarrow.ipc.open_file(file)
             for number in range(reader.num_record_batches):
                 for text in reader.get_batch(number).column("record"):
                     yield json.loads(text.as_py())
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        import pyarrow
+
+        try:
+            yield
+        except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
+            # An error of the system names the file itself.
+            if isinstance(error, InputError) or getattr(error, "filename", None):
+                raise
+            raise InputError(f"{self.path}: damaged ({error}): delete it, and it is made anew.") from None
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         return MappedRecords, (self.path,)
@@ -107,8 +126,11 @@ def open_records(
     mapped = Path(HF_HOME) / "aag-hf" / "records" / f"{name}.arrow"
     mapped.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(mapped.with_suffix(".lock")):
-        if not mapped.exists():
-            _write(iter_records(source, split, need_answers=need_answers, skip_bad=skip_bad), mapped)
+        if mapped.exists():
+            # A damaged one is made anew.
+            with suppress(InputError):
+                return MappedRecords(mapped)
+        _write(iter_records(source, split, need_answers=need_answers, skip_bad=skip_bad), mapped)
     return MappedRecords(mapped)
 
 

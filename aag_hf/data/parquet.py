@@ -31,6 +31,9 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            for name in file.schema_arrow.names:
+                if file.schema_arrow.names.count(name) > 1:
+                    raise InputError(f"{path}: column {name!r} stands twice: keep one.")
             encoded = _json_names(file.schema_arrow)
             in_passages = _json_names(_passage_type(file.schema_arrow))
             for batch in file.iter_batches(_BATCH):
@@ -38,12 +41,14 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     number += 1
                     _decode(row, encoded)
                     for passage in (row.get("ctxs") or []) if in_passages else []:
-                        _decode(passage, in_passages)
+                        # A passage that is null is refused where records are checked.
+                        _decode(passage or {}, in_passages)
                     yield f"{path}, row {number}", without_nan(row)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file.") from None
-    except (pyarrow.ArrowException, ValueError) as error:
-        if isinstance(error, InputError):
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        # Damaged data gives an OSError without a number; one with a number is the system's and names the file.
+        if isinstance(error, InputError) or getattr(error, "errno", None) is not None:
             raise
         raise InputError(f"{path}: not a whole Parquet file ({error}): make it again.") from None
 
@@ -151,7 +156,7 @@ def _encode(row: dict[str, Any], names: list[str]) -> None:
 
 def _decode(row: dict[str, Any], names: list[str]) -> None:
     for name in names:
-        if row[name] is not None:
+        if row.get(name) is not None:
             row[name] = json.loads(row[name])
 
 

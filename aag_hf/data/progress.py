@@ -36,7 +36,7 @@ class PartialOutput:
             return []
         try:
             header, *rows = map(json.loads, data[: self._end].splitlines())
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InputError(f"{self.path}: damaged: delete it to start again.") from None
         self.made_by.check(Manifest.parse(header, self.path), self.path, resuming=True)
         return rows

@@ -181,6 +181,8 @@ def check_record(record: dict[str, Any], where: str, need_answers: bool = True) 
     Raises:
         InputError: Names the place, the field, what was expected and what was found.
     """
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: expected an object with id and question, found {_shown(record)}.")
     for field in ("id", "question"):
         _require(_is_text(record.get(field)), where, record, field, "a string that is not blank")
     answers = record.get("answers")

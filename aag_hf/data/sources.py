@@ -58,6 +58,8 @@ def _open_folder(folder: Path, split: str | None, bad: BadRows) -> tuple[str, Ro
     files = {file_stem(file): file for file in names if not file.name.endswith(MANIFEST)}
     if split not in files:
         known = ", ".join(files) or "none"
+        if split is None:
+            raise InputError(f"{folder}: is a folder with a file for each split ({known}): name one of its files.")
         raise InputError(f"{folder}: no file for split {split!r}: expected one of its splits ({known}).")
     return split, read_rows(files[split], bad)
 

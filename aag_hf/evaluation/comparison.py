@@ -18,35 +18,51 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
     """The rows of a predictions.jsonl that ``aag evaluate`` wrote, by reader.
 
     Raises:
-        InputError: The file is not one of these.
+        InputError: The file is not one of these, or has two rows of one reader about one question.
     """
     by_reader: dict[str, Predictions] = {}
+    seen: set[tuple[str, str]] = set()
     for where, row in read_rows(path):
-        texts = ("reader", "id", "question", "prediction")
-        if not (
-            isinstance(row, dict)
-            and all(isinstance(row.get(name), str) for name in texts)
-            and isinstance(row.get("answers"), list)
-            and all(type(row.get(metric)) in (int, float) for metric in METRICS)
-        ):
-            raise InputError(f"{where}: expected a row of the predictions.jsonl of `aag evaluate`.")
+        if not _is_prediction(row):
+            raise InputError(f"{where}: expected a row of the predictions.jsonl of `aag evaluate`: evaluate again.")
+        if (row["reader"], row["id"]) in seen:
+            raise InputError(f"{where}: a row before it is about {row['id']!r} by {row['reader']!r} too: keep one.")
+        seen.add((row["reader"], row["id"]))
         by_reader.setdefault(row["reader"], []).append(row)
     if not by_reader:
         raise InputError(f"{path}: holds no predictions.")
     return by_reader
 
 
+def _is_prediction(row: Any) -> bool:
+    texts = ("reader", "id", "question", "prediction")
+    return (
+        isinstance(row, dict)
+        and all(isinstance(row.get(name), str) for name in texts)
+        and isinstance(row.get("answers"), list)
+        and all(isinstance(answer, str) for answer in row["answers"])
+        and all(type(row.get(metric)) in (int, float) and 0 <= row[metric] <= 1 for metric in METRICS)
+        and type(row.get("entity", "")) in (str, int, float)
+    )
+
+
 def pair_predictions(first: Predictions, second: Predictions) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Both readers' rows about each question, in the order of the first.
 
     Raises:
-        InputError: They were not asked the same questions.
+        InputError: They were not asked the same questions, or one has two rows about a question.
     """
     one, two = ({row["id"]: row for row in rows} for rows in (first, second))
+    for rows, by_id in ((first, one), (second, two)):
+        if len(rows) != len(by_id):
+            raise InputError(f"a reader has {len(rows)} rows about {len(by_id)} questions: keep one row for each.")
     alone = sorted(one.keys() ^ two.keys())
-    differing = sorted(name for name in one.keys() & two.keys() if one[name]["question"] != two[name]["question"])
+    asked = ("question", "answers")
+    differing = sorted(
+        name for name in one.keys() & two.keys() if any(one[name][field] != two[name][field] for field in asked)
+    )
     if alone or differing:
-        told = f"only one answered {alone[0]}" if alone else f"{differing[0]} is another question in each"
+        told = f"only one answered {alone[0]}" if alone else f"{differing[0]} is another question or has other answers"
         raise InputError(
             f"the readers were not asked the same questions ({len(alone) + len(differing)} differ: {told}): evaluate "
             "both on the same file, with equal max_samples and seed."

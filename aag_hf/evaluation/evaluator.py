@@ -26,7 +26,7 @@ from aag_hf.evaluation.controls import (
     controlled_features,
 )
 from aag_hf.evaluation.processes import all_shares, own_share
-from aag_hf.evaluation.scores import METRICS, check_groups, score_predictions, summarise
+from aag_hf.evaluation.scores import METRICS, check_scorable, score_predictions, summarise
 from aag_hf.hyperlora import DocumentMemory
 
 Records = Sequence[dict[str, Any]]
@@ -68,8 +68,8 @@ def evaluate_reader(
         `predictions`, one row per record.
 
     Raises:
-        InputError: There are no records, the reader lacks the features that a control needs, contexts are missing, or
-            drafts do not go with the reader or the control.
+        InputError: There are no records, one cannot be scored, the reader lacks the features that a control needs,
+            contexts are missing, or drafts do not go with the reader or the control.
 
     Example:
 
@@ -82,7 +82,7 @@ def evaluate_reader(
     if not records:
         raise InputError("no records to evaluate on.")
     check_control(control)
-    check_groups(records)
+    check_scorable(records, match)
     if processes is not None and len(records) < processes.num_processes:
         processes = None
     share = own_share(records, processes)

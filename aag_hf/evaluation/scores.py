@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from aag_hf.data.answers import Match, begins_with_pattern, has_answer
+from aag_hf.data.answers import Match, begins_with_pattern, check_patterns, has_answer
 from aag_hf.errors import InputError
 from aag_hf.evaluation.confidence import accuracy_at, calibration_error
 from aag_hf.evaluation.metrics import best_subspan_em, exact_match, f1_score
@@ -14,13 +14,18 @@ METRICS = ("exact_match", "f1", "best_subspan_em")
 GROUPS = ("relation", "entity", "dataset")
 
 
-def check_groups(records: Sequence[dict[str, Any]]) -> None:
+def check_groups(records: Sequence[dict[str, Any]], source: str = "") -> None:
     """Refuse records by which results cannot be grouped.
+
+    Args:
+        records: The records.
+        source: Where they come from, for messages.
 
     Raises:
         InputError: A relation, entity or dataset is neither text nor a number, or its type differs from that of the
             others.
     """
+    where = f"{source}, record" if source else "record"
     for field in GROUPS:
         first: dict[str, Any] | None = None
         for record in records:
@@ -29,15 +34,35 @@ def check_groups(records: Sequence[dict[str, Any]]) -> None:
             value = record[field]
             if isinstance(value, bool) or not isinstance(value, (str, int, float)):
                 raise InputError(
-                    f"record {record['id']}: field {field!r}: expected a string or a number to group results by, found "
-                    f"{value!r:.60}: correct or drop it."
+                    f"{where} {record['id']}: field {field!r}: expected a string or a number to group results by, "
+                    f"found {value!r:.60}: correct or drop it."
                 )
             first = first or record
             if isinstance(value, str) != isinstance(first[field], str):
                 raise InputError(
-                    f"record {record['id']}: field {field!r}: found {value!r:.60}, and {first[field]!r:.60} in record "
+                    f"{where} {record['id']}: field {field!r}: found {value!r:.60}, and {first[field]!r:.60} in record "
                     f"{first['id']}: expected strings in all records, or numbers in all."
                 )
+
+
+def check_scorable(records: Sequence[dict[str, Any]], match: Match, source: str = "") -> None:
+    """Refuse records on which no reader can be scored.
+
+    Args:
+        records: The records.
+        match: How answers are compared.
+        source: Where they come from, for messages.
+
+    Raises:
+        InputError: As `check_groups`, or a record has no answers, or one that is not a regular expression.
+    """
+    check_groups(records, source)
+    for record in records:
+        where = f"{source}, record {record['id']}" if source else f"record {record['id']}"
+        if not record.get("answers"):
+            raise InputError(f"{where}: has no answers to score by: give it some, or leave it out.")
+        if match == "regex":
+            check_patterns(record["answers"], where)
 
 
 def score_predictions(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aag_hf.errors import InputError
+from aag_hf.evaluation.scores import check_groups
 
 Records = Sequence[dict[str, Any]]
 
@@ -20,8 +21,9 @@ def choose_shots(records: Records, count: int, *, asked: Records, seed: int = 29
         seed: Seed of the draw.
 
     Raises:
-        InputError: There are fewer than `count`.
+        InputError: There are fewer than `count`, or one has a relation or an entity that is neither text nor a number.
     """
+    check_groups(records, "shots_file")
     questions = {_comparable(record["question"]) for record in asked}
     entities = {record["entity"] for record in asked if "entity" in record}
     by_relation = defaultdict(list)

@@ -54,6 +54,8 @@ class DocumentMemory:
     def __post_init__(self) -> None:
         if self.tensor.dim() != 4:
             raise InputError(f"a memory has shape (batch, memories, r, d), got {tuple(self.tensor.shape)}.")
+        if not all(isinstance(text, str) for text in (*self.ids, *(self.texts or ()))):
+            raise InputError("the ids and texts of a memory are strings: give strings.")
         if len(self.ids) != len(self.tensor):
             raise InputError(f"{len(self.ids)} ids for {len(self.tensor)} memories: give one for each.")
         if self.texts is not None and len(self.texts) != len(self.tensor):
@@ -75,12 +77,14 @@ class DocumentMemory:
 
     def __add__(self, other: DocumentMemory | int) -> DocumentMemory:
         # `sum` begins with the number 0.
-        return self if isinstance(other, int) else self._with(other, 1)
+        if type(other) is int and other == 0:
+            return self
+        return self._with(other, 1) if isinstance(other, DocumentMemory) else NotImplemented
 
     __radd__ = __add__
 
     def __sub__(self, other: DocumentMemory) -> DocumentMemory:
-        return self._with(other, -1)
+        return self._with(other, -1) if isinstance(other, DocumentMemory) else NotImplemented
 
     def __mul__(self, weight: float) -> DocumentMemory:
         if not isinstance(weight, int | float):
@@ -153,6 +157,8 @@ class DocumentMemory:
             with safe_open(path, framework="pt") as file:
                 made = json.loads(file.metadata()["memory"])
                 tensor = file.get_tensor("memory")
+            if not isinstance(made["ids"], list) or not isinstance(made["texts"], list | None):
+                raise TypeError("its ids and texts are no lists")
             texts = None if made["texts"] is None else tuple(made["texts"])
             memory = cls(tensor, tuple(made["ids"]), str(made["made_by"]), made["base_model"], texts)
         except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -162,8 +168,6 @@ class DocumentMemory:
         return memory
 
     def _with(self, other: DocumentMemory, sign: int) -> DocumentMemory:
-        if not isinstance(other, DocumentMemory):
-            raise TypeError(f"a memory adds to memories, got {type(other).__name__}.")
         self._check_same_kind(other)
         if len(self) != len(other):
             raise InputError(

@@ -133,6 +133,14 @@ class DocumentEncoder(SelfContained, PreTrainedModel):
         embeddings = self.backbone.get_input_embeddings()(ids.to(padded.device)).float()
         return DocumentStates(padded * mask.unsqueeze(-1), embeddings * mask.unsqueeze(-1), mask)
 
+    def check(self, texts: Sequence[str], names: Sequence[str]) -> None:
+        """Refuse documents that `encode` would refuse, by their names.
+
+        Raises:
+            InputError: A document has no token to write or more than `max_tokens`.
+        """
+        self._token_ids(texts, names)
+
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """Save statistics, configuration and tokenizer; the backbone stays where it is.
 
@@ -194,29 +202,30 @@ class DocumentEncoder(SelfContained, PreTrainedModel):
         """The first position that counts."""
         return 0 if self.backbone.config.is_encoder_decoder else 1
 
-    def _token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+    def _token_ids(self, texts: Sequence[str], names: Sequence[str] | None = None) -> list[list[int]]:
         if isinstance(texts, str):
             raise InputError("expected a list of documents, got one string: pass [document].")
+        names = [f"document {position}" for position in range(len(texts))] if names is None else names
         limit = self.config.max_tokens
         # No token is longer than this many characters on average; the tokenizer would take minutes to say so.
-        for position, text in enumerate(texts):
+        for name, text in zip(names, texts, strict=True):
             if not text.strip():
-                raise InputError(f"document {position} is empty.")
+                raise InputError(f"{name} is empty.")
             if len(text) > 32 * limit:
-                raise InputError(self._too_long(position, f"{len(text):,} characters"))
+                raise InputError(self._too_long(name, f"{len(text):,} characters"))
         if not texts:
             return []
         documents = self.tokenizer(list(texts), verbose=False)["input_ids"]
-        for position, ids in enumerate(documents):
+        for name, ids in zip(names, documents, strict=True):
             if len(ids) <= self._first:
-                raise InputError(f"document {position} has {len(ids)} tokens, of which none can be remembered.")
+                raise InputError(f"{name} has {len(ids)} tokens, of which none can be remembered: leave it out.")
             if len(ids) > limit:
-                raise InputError(self._too_long(position, f"{len(ids):,} tokens"))
+                raise InputError(self._too_long(name, f"{len(ids):,} tokens"))
         return documents
 
-    def _too_long(self, position: int, length: str) -> str:
+    def _too_long(self, name: str, length: str) -> str:
         return (
-            f"document {position} has {length}, more than max_tokens={self.config.max_tokens}: split it into several "
+            f"{name} has {length}, more than max_tokens={self.config.max_tokens}: split it into several "
             "and add their memories up."
         )
 

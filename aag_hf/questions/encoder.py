@@ -107,7 +107,8 @@ class QuestionEncoder(SelfContained, PreTrainedModel):
         if self.mean.isnan().any():
             raise InputError("the question encoder has no statistics yet: call fit_whitening first.")
         pooled = [masked_mean(states, mask) for states, mask in self._batches(texts, contexts, batch_size)]
-        return self._whiten(torch.cat(pooled)).cpu()
+        # Without a question there is nothing to put together.
+        return self._whiten(torch.cat(pooled or [self.mean.new_zeros(0, len(self.mean))])).cpu()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Features ``(batch, feature_dim)`` of right-padded ``(batch, tokens)``."""

@@ -87,6 +87,12 @@ def in_evaluation(model: nn.Module) -> Iterator[None]:
 
 
 def in_groups(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """The items in their order, `size` at a time."""
+    """The items in their order, `size` at a time.
+
+    Raises:
+        InputError: `size` is less than 1.
+    """
+    if size < 1:
+        raise InputError(f"batch_size is {size}: expected 1 or more.")
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -23,9 +23,11 @@ def fit_whitening(batches: Iterable[torch.Tensor], components: int) -> tuple[tor
         μ ``(d,)`` and W ``(d, components)``, in float64.
 
     Raises:
-        InputError: The vectors span fewer than `components` directions.
+        InputError: There are no vectors, or they span fewer than `components` directions.
     """
     count, mean, scatter = _moments(batches)
+    if not count:
+        raise InputError("no questions to fit the statistics to: give the training questions.")
     eigenvalues, eigenvectors = torch.linalg.eigh(scatter / count)
     eigenvalues, eigenvectors = eigenvalues.flip(0), eigenvectors.flip(1)
     usable = int((eigenvalues > SMALLEST_EIGENVALUE * eigenvalues[0]).sum())

@@ -250,12 +250,14 @@ def test_a_documents_adapter_is_exported_as_plain_lora(reader, tiny_llama_dir, t
         (["memorize", "--input", "missing.jsonl", "--output", "m.safetensors"], "missing.jsonl: no such file"),
         (["memorize", "--input", "missing.jsonl", "--output", "m.bin"], "ends in .safetensors"),
         (["memorize", "--input", "rows.jsonl", "--output", "m.safetensors"], "rows.jsonl, line 2: has no text"),
+        (["memorize", "--input", "short.jsonl", "--output", "m.safetensors"], "short.jsonl, document 'b' has 1 tokens"),
         (["memorize", "--input", "latin.txt", "--output", "m.safetensors"], "latin.txt: is not text in UTF-8"),
     ],
 )
 def test_what_cannot_be_read_is_one_clear_line(reader, command, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.jsonl").write_text('{"text": "one"}\n{"title": "two"}\n')
+    (tmp_path / "short.jsonl").write_text('{"id": "a", "text": "one two"}\n{"id": "b", "text": "a"}\n')
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     assert main([command[0], "--model", reader, *command[1:]]) == 2
     assert said in capsys.readouterr().err.splitlines()[-1]

@@ -136,6 +136,36 @@ def test_a_nul_character_is_refused_by_the_options_name(capsys):
     assert capsys.readouterr().err.startswith("aag data: source is 'a\\x00b.jsonl'")
 
 
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [(["data", "--output", "o.jsonl"], "source"), (["ask", "--model", "m"], "question"), (["compare"], "results")],
+)
+def test_text_that_is_not_utf_8_is_refused_by_the_options_name_before_any_work(command, option, capsys):
+    assert main([*command, f"--{option}", "caf\udce9"]) == 2
+    assert (
+        capsys.readouterr().err
+        == f"aag {command[0]}: {option} is 'caf\\udce9': not UTF-8: expected text, or a name, in UTF-8.\n"
+    )
+
+
+@pytest.mark.parametrize("output", [".", "/", "./"])
+def test_an_output_without_a_name_is_refused(output, capsys):
+    assert main(["data", "--source", "a.jsonl", "--output", output]) == 2
+    assert f"aag data: output is {output!r}: expected a name to write to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["x", "", "1.5"])
+def test_a_launcher_s_variable_that_is_no_number_is_named(value, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", value)
+    (tmp_path / "a.jsonl").write_text('{"question": "q?", "answers": ["a"]}\n')
+    source = str(tmp_path / "a.jsonl")
+    assert main(["retrieve", "--input", source, "--pool", source, "--output", str(tmp_path / "b.jsonl")]) == 2
+    assert main(["train", "--train_file", source, "--output_dir", str(tmp_path / "c")]) == 2
+    assert main(["index", "--pool", source, "--output", str(tmp_path / "d")]) == 2
+    said = f"WORLD_SIZE is {value!r} in the environment: expected a number: unset it.\n"
+    assert capsys.readouterr().err == f"aag retrieve: {said}aag train: {said}aag index: {said}"
+
+
 def test_a_command_that_is_nearly_right_names_the_right_one(capsys):
     assert main(["trian"]) == 2
     assert "did you mean train?" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """`aag evaluate`: base models as they are, beside saved ones, on several files."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +82,32 @@ def test_readers_and_files_that_are_called_alike_have_rows_of_their_own(saved, t
     assert all(printed.count(name) >= 1 for name in ("a/reader", "b/reader", "other", "exact match"))
 
 
+def test_two_rows_that_would_have_one_name_are_refused(saved, tiny_llama_dir, files, tmp_path, capsys):
+    folder = tmp_path / f"{Path(tiny_llama_dir).name}, zero-shot"
+    shutil.copytree(saved[0], folder)
+    options = ["--model", folder, "--model_name_or_path", tiny_llama_dir, "--input", files / "nq/test.jsonl"]
+    assert evaluate(tmp_path / "out", *options) == 2
+    assert f"2 rows of the results would be called '{folder.name}': rename" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("damaged", ["5", '{"name": "x"}', "[" * 100_000, '["x"]'])
+def test_damaged_results_are_refused_by_their_name(saved, files, tmp_path, capsys, damaged):
+    options = ["--model", saved[0], "--input", files / "nq/test.jsonl", "--max_samples", "2"]
+    assert evaluate(tmp_path, *options) == 0
+    results, partial = tmp_path / "results.json", tmp_path / "results.json.partial"
+    results.write_text(damaged)
+    assert evaluate(tmp_path, *options) == 2
+    assert f"aag evaluate: {results}: damaged: delete it to measure again.\n" in capsys.readouterr().err
+    results.unlink()
+    made_by = json.loads((tmp_path / "results.json.manifest.json").read_text())
+    partial.write_text(f"{json.dumps(made_by)}\n{damaged}\n")
+    assert evaluate(tmp_path, *options) == 2
+    assert f"aag evaluate: {partial}: damaged: delete it to start again.\n" in capsys.readouterr().err
+    partial.unlink()
+    assert evaluate(tmp_path, *options) == 0
+
+
 def test_predictions_can_be_read_and_two_rows_compared(saved, tiny_llama_dir, files, tmp_path, capsys):
     options = ["--model", saved[0], "--model_name_or_path", tiny_llama_dir, "--input", files / "nq/test.jsonl"]
     options += ["--context", "generated", "--max_samples", "8"]
@@ -113,13 +141,27 @@ def test_predictions_can_be_read_and_two_rows_compared(saved, tiny_llama_dir, fi
         (["--model_name_or_path", "BASE", "--shots", "2", "--shots_file", "INPUT"], "the shots_file has 0 records"),
         (["--model_name_or_path", "BASE", "--context", "compressed"], "has no compressed_context"),
         (["--model_name_or_path", "BASE", "--max_samples", "0"], "max_samples is 0"),
+        (
+            ["--model_name_or_path", "BASE", "--input", "x=PATTERN", "--match", "regex"],
+            "x, record q2: answer '(': not a regular expression",
+        ),
+        (
+            ["--model_name_or_path", "BASE", "--input", "x=ENTITY", "--shots", "1", "--shots_file", "TRAIN"],
+            "x, record q1: field 'entity': expected a string or a number",
+        ),
         (["--model_name_or_path", "BASE", "--input", "x=INPUT", "x=TRAIN"], "two files are called 'x'"),
+        (["--model_name_or_path", "BASE", "--input", "x="], "input is 'x=': names no file"),
+        (["--model_name_or_path", "BASE", "--input", "FOLDER"], "is a folder with a file for each split (train)"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_a_model_is_loaded(
     options, message, tiny_llama_dir, files, tmp_path, capsys
 ):
-    places = {"BASE": tiny_llama_dir, "TRAIN": files / "train.jsonl", "INPUT": files / "nq/test.jsonl"}
+    asked = [{"id": f"q{i}", "question": "q?", "answers": ["a"]} for i in (1, 2)]
+    write_records([asked[0], asked[1] | {"answers": ["("]}], tmp_path / "pattern.jsonl")
+    write_records([asked[0] | {"entity": {"a": 1}}], tmp_path / "entity.jsonl")
+    places = {"FOLDER": files, "PATTERN": tmp_path / "pattern.jsonl", "ENTITY": tmp_path / "entity.jsonl"}
+    places |= {"BASE": tiny_llama_dir, "TRAIN": files / "train.jsonl", "INPUT": files / "nq/test.jsonl"}
     for place, path in places.items():
         options = [option.replace(place, str(path)) for option in options]
     assert evaluate(tmp_path / "out", "--input", files / "nq/test.jsonl", *options) == 2

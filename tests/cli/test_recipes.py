@@ -77,6 +77,8 @@ def test_a_byte_order_mark_and_merged_keys_are_read(tmp_path):
         ("r: \0", "not valid YAML"),
         ("", "expected a mapping of options, found NoneType"),
         (b"r: \xff", "not UTF-8 text"),
+        ("lr_scheduler_kwargs: &a {x: *a}", "train: lr_scheduler_kwargs: holds itself, by an anchor"),
+        ('teacher: "\\ud800"', r"train: teacher: teacher is '\\ud800': not UTF-8"),
         ("r: 1".encode("utf-16"), "not UTF-8 text"),
         ("[" * 5000, "nested too deeply"),
     ],

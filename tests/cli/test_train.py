@@ -6,8 +6,10 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Seq2SeqTrainingArguments, TrainerState
 
 from aag_hf import AwakeningModel
+from aag_hf.cli.checkpoints import last_whole_checkpoint
 from aag_hf.cli.main import main
 from aag_hf.data import load_countries, read_records, write_records
 from aag_hf.data.folds import fold_of
@@ -141,6 +143,20 @@ def test_a_stopped_run_goes_on_from_its_checkpoint_to_the_same_weights(tiny_llam
     (checkpoints / "manifest.json").rename(tmp_path / "stopped.checkpoints" / "manifest.json")
     resumed = weights(tmp_path / "stopped")
     assert all(torch.equal(resumed[name], parameter) for name, parameter in whole.items())
+
+
+@pytest.mark.parametrize("state", ['{"global_step": 2}', "{", "[]", "[" * 100_000, ""])
+def test_a_checkpoint_without_a_whole_state_is_not_resumed(tmp_path, state):
+    arguments = Seq2SeqTrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    for step in (1, 2):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        TrainerState(global_step=step, epoch=1.0).save_to_json(str(folder / "trainer_state.json"))
+        for name in ("optimizer.pt", "rng_state.pth"):
+            torch.save({}, folder / name)
+    assert last_whole_checkpoint(arguments) == tmp_path / "checkpoint-2"
+    (tmp_path / "checkpoint-2" / "trainer_state.json").write_text(state)
+    assert last_whole_checkpoint(arguments) == tmp_path / "checkpoint-1"
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

@@ -61,6 +61,28 @@ def test_what_cannot_be_written_again_is_refused_by_file_and_line(tmp_path, line
     assert str(error.value).startswith(f"{path}, line 2")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"data": [%s], "data": [%s]}', "key 'data' stands twice"),
+        ('{"data": [%s], "Data": [%s]}', "has a second list of records, 'Data'"),
+        ('{"v": 1, "data": [%s, %s], "v": 2}', "key 'v' stands twice"),
+        ('{"data": [%s, %s]', "broken JSON .Expecting '}'"),
+        ('{"data": [%s, %s], "v"', "broken JSON .Expecting ':'"),
+        ('{"data": [%s, %s],}', "broken JSON .Expecting property name"),
+        ('{"data": [%s, %s]} x', "broken JSON .Extra data"),
+        ('{"v": {"a": 1, "a": 2}, "data": [%s, %s]}', "key 'a' stands twice"),
+    ],
+)
+def test_all_of_a_json_file_is_read_also_what_stands_around_its_records(tmp_path, text, said):
+    path = tmp_path / "a.json"
+    path.write_text(text % (LINE, json.dumps(RECORD | {"id": "q2"})))
+    with pytest.raises(InputError, match=f"^{path}: {said}"):
+        read_records(path)
+    path.write_text('{"v": [1], "data": [' + LINE + '], "w": {"data": []}, "x": 2} ')
+    assert read_records(path) == [RECORD]
+
+
 def test_no_number_is_read_as_null_and_said(tmp_path, caplog):
     path = rows_file(
         tmp_path / "a.jsonl", RECORD | {"note": NAN, "rows": [NAN, float("inf")], "ctxs": [GOOD | {"score": NAN}]}

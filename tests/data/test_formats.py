@@ -8,6 +8,7 @@ import pytest
 from aag_hf.cli.main import main
 from aag_hf.data import read_records, write_records
 from aag_hf.data.answers import has_answer
+from aag_hf.data.bad_rows import BadRows
 from aag_hf.data.files import read_rows
 from aag_hf.data.pool import read_pool
 from aag_hf.errors import InputError
@@ -92,6 +93,48 @@ def test_squad_s_own_file_and_the_hub_s_rows(tmp_path):
         read_records(path)
 
 
+def test_musique_s_own_rows(tmp_path):
+    paragraphs = [{"idx": 0, "title": "Suva", "paragraph_text": SUVA["text"], "is_supporting": True}]
+    row = {
+        "id": "2hop__1",
+        "paragraphs": paragraphs,
+        "question": "q?",
+        "answer": "Suva",
+        "answer_aliases": ["Suva City"],
+    }
+    path = written(tmp_path / "musique.jsonl", json.dumps(row) + "\n")
+    (record,) = read_records(path)
+    assert (record["id"], record["answers"]) == ("2hop__1", SUVA_ANSWERS)
+    assert record["ctxs"] == [SUVA | {"idx": 0, "is_supporting": True}] and "paragraphs" not in record
+    assert read_pool([path]) == [SUVA]
+
+
+@pytest.mark.parametrize("paragraphs", [[], [{"context": SUVA["text"]}], [{"context": "x", "qas": []}], "Suva"])
+def test_a_row_with_a_question_is_one_record_whatever_its_paragraphs_are(tmp_path, paragraphs):
+    row = {"id": "q1", "question": "q?", "answers": ["Suva"], "paragraphs": paragraphs}
+    assert read_records(written(tmp_path / "a.jsonl", json.dumps(row) + "\n")) == [row]
+
+
+@pytest.mark.parametrize("row", [{"paragraphs": []}, {"title": "Suva", "paragraphs": [{"qas": 5}]}])
+def test_no_row_vanishes_for_its_paragraphs(tmp_path, row):
+    path = written(tmp_path / "a.jsonl", json.dumps(SUVA) + "\n" + json.dumps(row) + "\n")
+    with pytest.raises(InputError, match="line 2"):
+        read_records(path, skip_bad=1)
+    with pytest.raises(InputError, match="line 2: field 'text'"):
+        read_pool([path])
+
+
+def test_squad_s_questions_must_be_a_list(tmp_path):
+    path = written(tmp_path / "a.json", {"data": [{"title": "Suva", "paragraphs": [{"context": "c", "qas": 5}]}]})
+    with pytest.raises(InputError, match="record 1, question 1: expected a JSON object, found a JSON int"):
+        read_records(path)
+
+
+def test_hotpotqa_s_titles_that_are_no_list_are_kept_as_they_are(tmp_path):
+    row = {"id": "h", "question": "q?", "answers": ["yes"], "context": {"title": 5, "sentences": [["a"]]}}
+    assert read_records(written(tmp_path / "a.json", [row])) == [row]
+
+
 def test_hotpotqa_s_own_file_and_the_hub_s_rows(tmp_path):
     row = {
         "_id": "5a8b",
@@ -135,11 +178,37 @@ def test_tables_with_names(tmp_path):
         ("a\tb\tc\td\n", "names neither question nor text"),
         ("id\ttext\ttitle\n1\tx\ty\n2\tx\n", r"line 3: expected 3 fields \(id, text, title\), found 2"),
         ("id\ttext\ttitle\n1\t" + "x" * 200_000 + "\ty\n", "line 2: field larger than field limit"),
+        ("question\tanswers\tanswers\nq?\ta\tb\n", "line 1: column 'answers' stands twice: keep one"),
     ],
 )
 def test_bad_tables_are_refused_by_file_and_line(tmp_path, text, said):
     with pytest.raises(InputError, match=f"a.tsv.*{said}"):
         list(read_rows(written(tmp_path / "a.tsv", text)))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "bad", "good"),
+    [
+        ("a.csv", 'question,answer\nq1?,a\nq2?,"b\nq3?,c\n', 3, ["q1?", "q3?"]),
+        ("a.csv", 'question,answer\nq1?,a\nq2?,"b', 3, ["q1?"]),
+        ("a.csv", 'question,answer\nq1?,"a\nq2?,b "c" d\nq3?,e\n', 2, ["q2?", "q3?"]),
+        ("a.tsv", 'question\tanswer\nq1?\ta\nq2?\t"The\nq3?\tc\nq4?\td"\nq5?\te\n', 3, ["q1?", "q3?", "q4?", "q5?"]),
+        ("psgs.tsv", '1\tHello\t"A\n2\tx\tB', 1, ["x"]),
+        ("psgs.tsv", f'1\tHello\t"A\n{"2" * 9999}\tx\tB\n' + "3\ty\tC\n" * 40_000, 1, ["x", *["y"] * 40_000]),
+    ],
+)
+def test_a_stray_quotation_mark_in_a_table_swallows_no_row(tmp_path, name, text, bad, good):
+    path = written(tmp_path / name, text)
+    with pytest.raises(InputError, match=f"{name}, line {bad}: a field begins with a quotation mark"):
+        list(read_rows(path))
+    assert [row.get("question", row.get("text")) for _, row in read_rows(path, BadRows(1))] == good
+
+
+def test_quoted_fields_of_a_table_may_have_several_lines_and_commas(tmp_path):
+    text = 'question,answer\n"who, ""me""\n, you?",a\n"The" Raven?,b\nq?,"c\n"'
+    rows = list(read_rows(written(tmp_path / "a.csv", text)))
+    assert [row["question"] for _, row in rows] == ['who, "me"\n, you?', "The Raven?", "q?"]
+    assert [where.rpartition(" ")[2] for where, _ in rows] == ["3", "4", "6"]
 
 
 def test_parquet(tmp_path):
@@ -150,6 +219,39 @@ def test_parquet(tmp_path):
     written(tmp_path / "b.parquet", "no parquet")
     with pytest.raises(InputError, match=r"b\.parquet: not a whole Parquet file"):
         read_records(tmp_path / "b.parquet")
+
+
+def test_a_parquet_file_with_two_columns_of_one_name_is_refused(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table([["q?"], ["a"], ["b"]], names=["question", "answer", "answer"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet: column 'answer' stands twice"):
+        read_records(tmp_path / "a.parquet")
+
+
+def test_a_passage_of_a_parquet_file_that_is_null_is_refused_by_its_place(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    passages = [SUVA | {"note": [1]}]
+    write_records([{"id": "q1", "question": "q?", "answers": ["a"], "ctxs": passages}], tmp_path / "a.parquet")
+    table = parquet.read_table(tmp_path / "a.parquet")
+    ctxs = pyarrow.array([[table["ctxs"][0][0].as_py(), None]], table.schema.field("ctxs").type)
+    parquet.write_table(table.set_column(3, table.schema.field("ctxs"), ctxs), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet, row 1, ctxs\[1\]: expected an object with title and text"):
+        read_records(tmp_path / "a.parquet")
+
+
+def test_a_parquet_file_whose_data_is_damaged_is_named(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    texts = [f"{number}?" * 50 for number in range(2000)]
+    parquet.write_table(pyarrow.table({"question": texts}), tmp_path / "a.parquet", compression="zstd")
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    data[50 : len(data) // 2] = bytes(len(data) // 2 - 50)
+    (tmp_path / "a.parquet").write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.parquet: not a whole Parquet file"):
+        read_records(tmp_path / "a.parquet", need_answers=False)
 
 
 @pytest.mark.parametrize("rows", [1, 300])
@@ -205,6 +307,9 @@ def test_answers_can_be_regular_expressions(tmp_path, capsys):
     )
     said = capsys.readouterr().out
     assert "recall@1 0.0%" in said and "recall@1 100.0%" in said
+    source.write_text(json.dumps(record | {"answers": ["("]}) + "\n")
+    assert main([*search, f"{tmp_path}/bad.jsonl", "--match", "regex"]) == 2
+    assert f"{source}, record q1: answer '(': not a regular expression" in capsys.readouterr().err
 
 
 def test_check_tells_what_is_in_a_file(tmp_path, capsys):

@@ -67,6 +67,24 @@ def test_a_bad_record_is_refused_and_leaves_no_map(large, tmp_path):
     assert list(open_records(large, skip_bad=1)) == RECORDS
 
 
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_damaged_map_is_made_anew(large, tmp_path, share):
+    open_records(large)
+    (path,) = tmp_path.rglob("*.arrow")
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    assert list(open_records(large)) == RECORDS
+
+
+def test_a_map_whose_records_are_damaged_is_named(large, tmp_path):
+    records = open_records(large)
+    path = records.path
+    path.write_bytes(path.read_bytes().replace(b'"question"', b'"question\xff'))
+    for read in (lambda: MappedRecords(path)[3], lambda: list(MappedRecords(path))):
+        with pytest.raises(InputError, match=f"^{path}: damaged .*: delete it, and it is made anew"):
+            read()
+
+
 def test_several_that_open_it_at_once_get_the_same(large, tmp_path):
     with ThreadPoolExecutor(4) as threads:
         assert all(list(records) == RECORDS for records in threads.map(open_records, [large] * 4))

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from aag_hf.data import read_records, write_records
+from aag_hf.data.contexts import joined_passages
 from aag_hf.errors import InputError
 
 RECORD = {
@@ -141,6 +142,18 @@ def test_unreachable_hub_id_is_one_clear_error(monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "nobody/nothing" in refusal("nobody/nothing")
+
+
+def test_what_is_no_record_is_not_written(tmp_path):
+    with pytest.raises(InputError, match=r"record 2 for .*a\.jsonl: expected an object with id and question, found 5"):
+        write_records([{"id": "a", "question": "q?"}, 5], tmp_path / "a.jsonl")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ctxs", ["zz", [5], [{"title": "a"}], 5])
+def test_passages_that_cannot_be_read_are_named(ctxs):
+    with pytest.raises(InputError, match="ctxs: expected a list of objects with title and text, found"):
+        joined_passages(ctxs, 2)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

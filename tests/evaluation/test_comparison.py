@@ -60,7 +60,9 @@ def test_differing_questions_come_in_turn_from_both_sides():
     ("records", "message"),
     [
         (RECORDS[:19], "1 differ: only one answered q19"),
-        ([RECORDS[0] | {"question": "?"}, *RECORDS[1:]], "q0 is another question in each"),
+        ([RECORDS[0] | {"question": "?"}, *RECORDS[1:]], "q0 is another question or has other answers"),
+        ([RECORDS[0] | {"answers": ["n0", "n1"]}, *RECORDS[1:]], "q0 is another question or has other answers"),
+        (RECORDS + RECORDS, "40 rows about 20 questions"),
     ],
 )
 def test_readers_that_were_asked_other_questions_are_not_compared(records, message):
@@ -77,3 +79,24 @@ def test_the_command_shows_both_answers_to_questions_they_differ_on(tmp_path, ca
     assert "Right in A alone 1, in B alone 17: McNemar's test p = 0.000145" in printed
     assert "what is 0? (n0)\n  A ✓ n0\n  B ✗ wrong\nwhat is 3? (n3)\n  A ✗ wrong\n  B ✓ n3\n" in printed
     assert printed.count("\n  B ") == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "line 3: a row before it is about 'q0' by 'old' too"),
+        ({"exact_match": 5}, "line 3: expected a row of the predictions.jsonl"),
+        ({"f1": -0.1}, "line 3: expected a row"),
+        ({"answers": [1]}, "line 3: expected a row"),
+        ({"entity": ["a"]}, "line 3: expected a row"),
+    ],
+)
+def test_a_file_that_evaluate_did_not_write_is_refused_by_its_line_before_anything_is_printed(
+    tmp_path, capsys, change, said
+):
+    rows = [{"reader": "old"} | row for row in answered(range(2), RECORDS[:2])]
+    write_rows(rows, tmp_path / "a.jsonl")
+    write_rows([*rows, rows[0] | change], tmp_path / "b.jsonl")
+    assert main(["compare", str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and f"aag compare: {tmp_path}/b.jsonl, {said}" in printed.err

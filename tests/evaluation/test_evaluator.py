@@ -135,6 +135,11 @@ def test_a_reader_without_features_has_no_feature_controls(model):
         evaluate_reader(model, RECORDS, control="mean")
 
 
+def test_records_without_answers_cannot_be_scored(model):
+    with pytest.raises(InputError, match="record q1: has no answers to score by"):
+        evaluate_reader(model, [RECORDS[0], {"id": "q1", "question": "q?"}])
+
+
 def test_no_records_are_refused(model):
     with pytest.raises(InputError, match="no records"):
         evaluate_reader(model, [])

@@ -23,6 +23,13 @@ def test_the_seed_fixes_them_and_more_begin_with_fewer():
     assert choose_shots(SPLITS["train"], 10, asked=[], seed=2) != ten
 
 
+@pytest.mark.parametrize("change", [{"relation": ["a"]}, {"entity": {"a": 1}}])
+def test_an_example_whose_group_is_no_name_is_refused_by_its_id(change):
+    records = [{"id": str(i), "question": f"Who is {i}?", "answers": ["x"], **change} for i in range(4)]
+    with pytest.raises(InputError, match=f"shots_file, record 0: field '{next(iter(change))}': expected a string"):
+        choose_shots(records, 1, asked=[])
+
+
 def test_no_example_is_asked_or_about_an_entity_that_is():
     records = [{"id": str(i), "question": f"Who is {i}?", "answers": ["x"]} for i in range(4)]
     asked = [{"id": "other", "question": "who is  2", "answers": ["x"]}]

@@ -1,11 +1,13 @@
 """Adapters from documents: the memory against its formula, in every way a model is called, and what is refused."""
 
+import json
 import math
 from dataclasses import replace
 
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
+from safetensors.torch import save_file
 from torch.nn.functional import sigmoid
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -365,6 +367,24 @@ def test_memories_that_cannot_be_read_are_refused(model, tiny_llama_dir, tmp_pat
         DocumentMemory.from_pretrained(tmp_path)
     with pytest.raises(InputError, match="no such file"):
         DocumentMemory.from_pretrained(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("change", [{"ids": [1, 2, 3]}, {"texts": [1, 2, 3]}, {"ids": "abc"}, {"texts": {}}])
+def test_a_file_of_memories_with_other_names_than_texts_is_refused(model, tmp_path, change):
+    memory = model.memorize(documents())
+    made = {"made_by": "x", "ids": ["a", "b", "c"], "base_model": None, "texts": None} | change
+    save_file({"memory": memory.tensor}, tmp_path / "memory.safetensors", metadata={"memory": json.dumps(made)})
+    with pytest.raises(InputError, match=f"{tmp_path}/memory.safetensors: no document memories, or damaged ones"):
+        DocumentMemory.from_pretrained(tmp_path)
+
+
+def test_only_memories_add_to_a_memory(model):
+    memory = model.memorize(documents())
+    assert torch.equal(sum([memory, memory]).tensor, 2 * memory.tensor)
+    for other in (5, 1.0, True, None, "a", memory.tensor):
+        for operation in (lambda m, o: m + o, lambda m, o: o + m, lambda m, o: m - o):
+            with pytest.raises(TypeError):
+                operation(memory, other)
 
 
 def test_in_training_other_documents_are_added_as_often_as_the_share_says():

@@ -109,6 +109,14 @@ def test_whitening_does_not_depend_on_the_batches(offset):
         torch.testing.assert_close(other @ other.T, whitening @ whitening.T, atol=1e-8, rtol=1e-8)
 
 
+def test_no_question_has_no_features_and_gives_no_statistics(encoder):
+    assert encoder.encode([]).shape == (0, 8)
+    with pytest.raises(InputError, match="no questions to fit the statistics to"):
+        encoder.fit_whitening([])
+    with pytest.raises(InputError, match="batch_size is 0: expected 1 or more"):
+        encoder.encode(QUESTIONS, batch_size=0)
+
+
 def test_use_before_fitting_is_refused(tiny_llama_dir, tiny_tokenizer):
     encoder = QuestionEncoder.from_backbone(AutoModelForCausalLM.from_pretrained(tiny_llama_dir), tiny_tokenizer)
     with pytest.raises(InputError, match="call fit_whitening"):
