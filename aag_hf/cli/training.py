@@ -94,6 +94,8 @@ def training_output(
         InputError: `output_dir`, or the checkpoints beside it, belong to another run; another run is writing them; or
             a launcher's processes do not see each other.
     """
+    if not output_dir.name:
+        raise InputError(f"output_dir is {str(output_dir)!r}: name a folder inside of it.")
     if output_dir.name.endswith(f".{CHECKPOINTS}"):
         raise InputError(f"{output_dir}: such names belong to checkpoints of other outputs: choose another output.")
     output_dir = real(output_dir)

@@ -112,6 +112,8 @@ def test_a_cache_inside_an_output_or_a_teacher_is_refused(tiny_llama_dir, train_
 def test_names_of_checkpoints_are_left_to_checkpoints(tiny_llama_dir, train_file, tmp_path, capsys):
     assert train(tiny_llama_dir, train_file, tmp_path / "out.checkpoints") == 2
     assert "choose another output" in capsys.readouterr().err
+    assert train(tiny_llama_dir, train_file, ".") == 2
+    assert "output_dir is '.': name a folder inside of it" in capsys.readouterr().err
 
 
 def test_a_teacher_that_takes_features_is_refused(base, train_file, tmp_path, capsys):
