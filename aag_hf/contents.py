@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -65,15 +66,15 @@ def _folder_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _members(folder: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
+def _members(folder: Path, above: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
     """The files of a folder and of those below it, with their names in it. Links to folders are followed."""
-    above = (*above, folder.resolve())
+    above = (*above, os.path.realpath(folder))
     for path in folder.iterdir():
         if path.name.startswith(".") or path.name in _BESIDE:
             continue
         if path.is_file():
             yield path.name, path
-        elif path.is_dir() and path.resolve() not in above:
+        elif path.is_dir() and os.path.realpath(path) not in above:
             yield from ((f"{path.name}/{name}", member) for name, member in _members(path, above))
 
 

@@ -164,16 +164,16 @@ def refuse_inputs(output: Path, made_by: Manifest) -> None:
     Raises:
         InputError: It is.
     """
-    place = output.resolve()
+    place = Path(os.path.realpath(output))
     for name, given in made_by.inputs.items():
-        read = Path(given["path"]).resolve()
+        read = Path(os.path.realpath(given["path"]))
         if read.exists() and (place == read or place in read.parents):
             raise InputError(f"{output}: would replace {given['path']}, the input {name}: choose another output.")
 
 
 def real(output: Path) -> Path:
     """Where an output goes: a link to a folder stands for that folder, also before the folder is there."""
-    return output.resolve() if output.is_symlink() and not output.is_file() else output
+    return Path(os.path.realpath(output)) if output.is_symlink() and not output.is_file() else output
 
 
 def beside(output: Path, ending: str) -> Path:

@@ -103,6 +103,12 @@ def test_an_output_that_is_an_input_or_holds_one_is_refused(tmp_path, output, ov
     assert all(path.read_text() == "x" for path in inputs)
 
 
+def test_a_link_to_itself_is_no_input_that_could_be_replaced(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with claimed(tmp_path / "out", Manifest({}, {"source": {"path": str(tmp_path / "loop"), "content": "x"}})) as done:
+        assert not done
+
+
 @pytest.mark.parametrize("is_there", [True, False])
 def test_a_link_to_a_folder_stays_and_the_folder_is_written(tmp_path, is_there):
     (tmp_path / "link").symlink_to("scratch")
