@@ -80,8 +80,10 @@ class AwakeningPipeline:
             ([`~aag_hf.questions.relevance.relevance`]). For a list of questions, a list of them.
 
         Raises:
-            InputError: The only question is blank, or an input of the model is wrong.
+            InputError: The only question is blank, `min_relevance` is out of range, or an input of the model is wrong.
         """
+        if not 0 <= min_relevance <= 1:
+            raise InputError(f"min_relevance is {min_relevance}: expected a number from 0 to 1.")
         asked = [questions] if isinstance(questions, str) else list(questions)
         answered = [question for question in asked if question.strip()]
         if isinstance(questions, str) and not answered:

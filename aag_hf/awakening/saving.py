@@ -51,4 +51,7 @@ def save_part(part: Any, folder: Path, **kwargs: Any) -> None:
         part.save_pretrained(new, **kwargs)
         if is_saved:
             shutil.rmtree(folder)
-        shutil.copytree(new, folder, dirs_exist_ok=True) if folder.exists() else os.replace(new, folder)
+        if folder.exists():
+            shutil.copytree(new, folder, dirs_exist_ok=True)
+        else:
+            os.replace(new, folder)

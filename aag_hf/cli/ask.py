@@ -96,7 +96,9 @@ def _print(result: dict[str, Any]) -> None:
     relevance = result.get("relevance")
     facts += [] if relevance is None else [f"relevance {relevance:.2f}"]
     details.print(f"  {', '.join(facts)}", style="dim")
-    if relevance is not None and relevance < LITTLE:
+    if "document" in result and result["document"] is None:
+        details.print("  answered without a document: none shares a word with this question", style="dim")
+    elif relevance is not None and relevance < LITTLE:
         details.print(f"  the document {result['document']!r} is hardly about this question", style="dim")
 
 

@@ -85,6 +85,10 @@ def test_an_answer_tells_its_document_and_is_none_if_that_is_not_relevant(reader
     assert "is hardly about this question" in capsys.readouterr().err
     assert main([*command, "--min_relevance", "0.1"]) == 0
     assert capsys.readouterr().out == "(no answer)\n"
+    assert main(["ask", "--model", reader, "--document", *TEXTS, "--question", questions[1]]) == 0
+    assert "answered without a document" in capsys.readouterr().err
+    with pytest.raises(InputError, match="min_relevance is 2: expected a number from 0 to 1"):
+        ask(questions, min_relevance=2)
 
 
 def test_training_changes_what_documents_say(reader):
