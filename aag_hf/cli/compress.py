@@ -9,7 +9,7 @@ from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.dtypes import DTYPES, chosen_dtype
 from aag_hf.cli.output import plain_console
-from aag_hf.cli.processes import claimed_by_first, device, processes
+from aag_hf.cli.processes import claimed_by_first, device, is_main_process, processes
 from aag_hf.cli.stage import OVERWRITE, manifest
 from aag_hf.data.mapped import open_records
 from aag_hf.data.records import iter_records
@@ -99,14 +99,14 @@ def compress(
                 description="Compressing",
                 processes=processes(),
             )
-    return output, compression_report(iter_records(output), tokenizer) if processes().is_main_process else {}
+    return output, compression_report(iter_records(output), tokenizer) if is_main_process() else {}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("compress", (CompressOptions,), argv)
     _, report = compress(**vars(options))
-    if not processes().is_main_process:
+    if not is_main_process():
         return
     plain_console().print(
         f"{report['questions']:.0f} questions: {report['tokens_before']:.0f} tokens before, "

@@ -15,7 +15,7 @@ from aag_hf.cli.boundary import run_command
 from aag_hf.cli.measured import BaseOptions, Reader, base_readers, named_inputs, saved_readers
 from aag_hf.cli.options import LoadingOptions
 from aag_hf.cli.output import JSON_HELP, plain_console, print_json
-from aag_hf.cli.processes import claimed_by_first, device, processes, use_threads
+from aag_hf.cli.processes import claimed_by_first, device, is_main_process, processes, use_threads
 from aag_hf.cli.stage import OVERWRITE, beside, manifest, refuse_inputs
 from aag_hf.data.answers import Match
 from aag_hf.data.jsonl import write_rows
@@ -102,14 +102,15 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     made_by = _made_by(options, saved, paths)
     output = Path(options.output_dir) / "results.json"
     _check_beside(output, made_by, options.overwrite)
-    is_main = processes().is_main_process
+    is_main = is_main_process()
     with claimed_by_first(output, made_by, options.overwrite, processes()) as finished:
         if finished:
             return _read_results(output)
         partial = PartialOutput(output, made_by)
         rows = partial.read()
         _check_partial(rows, [row for reader in readers for row in _planned(options, reader, inputs)], partial.path)
-        processes().wait_for_everyone()
+        if (together := processes()) is not None:
+            together.wait_for_everyone()
         for row in _missing_rows(options, readers, inputs, len(rows)):
             rows.append(row)
             if is_main:
@@ -247,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("evaluate", (EvaluateOptions,), argv)
     rows = evaluate(options)
-    if not processes().is_main_process:
+    if not is_main_process():
         return
     if options.json:
         print_json(rows)

@@ -16,7 +16,7 @@ from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import ModelOptions
 from aag_hf.cli.output import plain_console
-from aag_hf.cli.processes import claimed_by_first, device, processes, use_threads
+from aag_hf.cli.processes import claimed_by_first, device, is_main_process, processes, use_threads
 from aag_hf.cli.stage import OVERWRITE, manifest
 from aag_hf.collators import DataCollatorForContextGeneration
 from aag_hf.data.contexts import GENERATOR_PROMPT
@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     (options,) = parse_arguments("generate", (GenerateOptions,), argv)
     records = generate(options)
-    if not processes().is_main_process:
+    if not is_main_process():
         return
     report = context_report(records)
     figures = f"{report['count']:.0f} contexts, answer in {report['answer_recall']:.1f} %"

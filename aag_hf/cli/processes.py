@@ -1,35 +1,50 @@
-"""The processes and threads that work on a command, and the device of each."""
+"""The processes and threads that work on a command, and the device of each.
 
+Torch takes seconds to import. It is imported where it is needed, so that a search on one process starts without it.
+"""
+
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-
-import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from typing import TYPE_CHECKING
 
 from aag_hf.cli.stage import claimed
 from aag_hf.manifest import Manifest
 
+if TYPE_CHECKING:
+    import torch
+    from accelerate import PartialState
 
-def device() -> torch.device:
+
+def device() -> "torch.device":
     """The accelerator of this process, or the CPU."""
-    return processes().device
+    return _state().device
 
 
-def processes() -> PartialState:
-    """The processes that a launcher started. Without an accelerator they communicate on the CPU."""
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+def processes() -> "PartialState | None":
+    """The processes that a launcher started; ``None`` for a single one. On CPUs they communicate through gloo."""
+    return None if int(os.environ.get("WORLD_SIZE", 1)) == 1 else _state()
+
+
+def is_main_process() -> bool:
+    """Whether this process writes and tells for all."""
+    state = processes()
+    return state is None or state.is_main_process
 
 
 def use_threads(threads: int | None) -> None:
     """Let torch use this many CPU threads."""
     if threads is not None:
+        import torch
+
         torch.set_num_threads(threads)
 
 
 @contextmanager
-def claimed_by_first(output: Path, made_by: Manifest, overwrite: bool, processes: PartialState) -> Iterator[bool]:
+def claimed_by_first(
+    output: Path, made_by: Manifest, overwrite: bool, processes: "PartialState | None"
+) -> Iterator[bool]:
     """As `claimed`, for several processes that work on one output: the first one claims it for all.
 
     Args:
@@ -41,9 +56,22 @@ def claimed_by_first(output: Path, made_by: Manifest, overwrite: bool, processes
     Raises:
         InputError: As there.
     """
+    if processes is None:
+        with claimed(output, made_by, overwrite) as finished:
+            yield finished
+        return
+    from accelerate.utils import broadcast_object_list
+
     with claimed(output, made_by, overwrite) if processes.is_main_process else nullcontext(False) as finished:
         told = [finished]
-        if processes.num_processes > 1:
-            broadcast_object_list(told)
+        broadcast_object_list(told)
         yield told[0]
         processes.wait_for_everyone()
+
+
+def _state() -> "PartialState":
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())

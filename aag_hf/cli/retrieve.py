@@ -10,7 +10,7 @@ from aag_hf.cli.arguments import parse_arguments
 from aag_hf.cli.boundary import run_command
 from aag_hf.cli.index import POOL
 from aag_hf.cli.output import plain_console
-from aag_hf.cli.processes import claimed_by_first, processes
+from aag_hf.cli.processes import claimed_by_first, is_main_process, processes
 from aag_hf.cli.stage import OVERWRITE, manifest
 from aag_hf.data.answers import Match, check_patterns
 from aag_hf.data.mapped import open_records
@@ -105,7 +105,7 @@ def retrieve(
                 description="Searching",
                 processes=processes(),
             )
-        if not processes().is_main_process:
+        if not is_main_process():
             return {}
         recall = recall_at(iter_records(output, need_answers=False), sorted({1, top_k}))
     return {"questions": len(records), "recall": recall}
