@@ -17,7 +17,8 @@ BY_HAND := tests/launchers/test_engines.py tests/kernels/test_compile_kernels.py
            tests/benchmarks/test_bare_environment.py
 
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 20 $(addprefix --ignore=,$(BY_HAND))
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 20 -m "not by_hand" \
+		$(addprefix --ignore=,$(BY_HAND))
 
 # Training on two processes under each engine, DeepSpeed's too.
 test-engines: .venv/deepspeed
@@ -36,7 +37,7 @@ test-bare: .venv/installed
 	$(BIN)/python -m pytest -rs tests/benchmarks/test_bare_environment.py
 
 test-fast: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not launchers"
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not launchers and not by_hand"
 
 # The page of `aag demo` in a real browser, which has to be there: chromium of Debian, or google-chrome.
 test-demo: .venv/installed

@@ -124,6 +124,7 @@ def test_train_under_deepspeed_s_launcher_with_optimizer_states_in_shards(
         assert_same_reader(tmp_path / "two", readers / "one")
 
 
+@pytest.mark.by_hand
 def test_both_training_commands_with_weights_in_fsdp2_s_shards(
     readers, reader_options, generator, generator_options, start, tmp_path
 ):
