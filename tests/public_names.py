@@ -47,7 +47,9 @@ def plain_lora(model: nn.Module, features: torch.Tensor) -> dict[str, torch.Tens
 
 
 def memory_of(model: PreTrainedModel, texts: list[str], reader: HyperLoraModel) -> DocumentMemory:
-    encoder = DocumentEncoder.from_backbone(model).fit_statistics(texts)
+    encoder = DocumentEncoder.from_backbone(model).fit_statistics(texts).fit_words(["Who?"], texts)
+    relevance: float = encoder.relevance("Who?", texts[0])
+    assert relevance <= 1
     config: DocumentEncoderConfig = encoder.config
     assert config.window > config.overlap
     memory: DocumentMemory = reader.memorize(encoder.encode(texts), ids=texts)
@@ -62,7 +64,7 @@ def asked(folder: str, texts: list[str]) -> list[str]:
     answers: list[str] = model.generate(["Who?"], documents=texts, batch_size=config.answer_max_length).answers
     ask = AwakeningPipeline(model)
     ask.read(*texts)
-    ask("Who?", min_score=-1.0)
+    ask("Who?", min_score=-1.0, min_relevance=0.1)
     model.save_pretrained(folder)
     return answers
 
