@@ -1,8 +1,5 @@
 import json
-import random
-import shutil
 import unicodedata
-from collections import Counter
 
 import pytest
 
@@ -140,20 +137,12 @@ def test_bad_pools_and_arguments_are_refused_by_name(tmp_path):
         Bm25Retriever(POOL).search(["q", "r"], top_k=1, answers=[["a"]])
 
 
-def test_a_damaged_index_is_refused_in_one_line_or_answers(tmp_path):
-    passages = [{"title": f"t{i}", "text": f"word {i} other {i % 13} {'x' * (i % 5)}"} for i in range(200)]
-    (tmp_path / "whole").mkdir()
-    PassageIndex.build(passages, tmp_path / "whole")
-    draw, outcomes = random.Random(0), Counter()
-    for number in range(60):
-        folder = shutil.copytree(tmp_path / "whole", tmp_path / str(number))
-        path = draw.choice([path for path in folder.iterdir() if path.suffix in (".store", ".fast", ".term", ".idx")])
-        data = bytearray(path.read_bytes())
-        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
-        path.write_bytes(data)
-        try:
-            PassageIndex.open(folder).search([f"word {i}" for i in range(20)], top_k=3)
-            outcomes["answered"] += 1
-        except InputError as error:
-            outcomes["refused"] += "\n" not in str(error) and "make it again with `aag index`" in str(error)
-    assert outcomes["refused"] and outcomes.total() == 60
+@pytest.mark.parametrize("suffix", [".store", ".fast", ".term", ".idx", ".fieldnorm"])
+def test_an_index_with_a_file_cut_short_is_refused_in_one_line(tmp_path, suffix):
+    passages = [{"title": f"t{i}", "text": f"word {i} other {i % 13}"} for i in range(200)]
+    PassageIndex.build(passages, tmp_path)
+    for path in tmp_path.glob(f"*{suffix}"):
+        path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(InputError, match=r"not a whole index .*make it again with `aag index`") as refusal:
+        PassageIndex.open(tmp_path).search(["word 3"], top_k=3)
+    assert "\n" not in str(refusal.value)
