@@ -12,13 +12,8 @@ export PYTHONDONTWRITEBYTECODE :=
 quickstart: .venv/installed
 	$(BIN)/aag quickstart --output_dir $(QUICKSTART_DIR) --seed $(SEED) --threads $(THREADS)
 
-# The gate has fifteen minutes: what takes longest has targets of its own, below.
-BY_HAND := tests/launchers/test_engines.py tests/kernels/test_compile_kernels.py tests/serving/test_vllm.py \
-           tests/benchmarks/test_bare_environment.py
-
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 20 -m "not by_hand" \
-		$(addprefix --ignore=,$(BY_HAND))
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 20 -m "not by_hand"
 
 # Training on two processes under each engine, DeepSpeed's too.
 test-engines: .venv/deepspeed

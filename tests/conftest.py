@@ -27,14 +27,16 @@ TESTS = Path(__file__).resolve().parent
 # The folders and files whose tests start other programs, and those that train or attack for long.
 LAUNCHERS = {"launchers", "test_extras.py", "test_layout.py", "test_registration.py"}
 SLOW = {"benchmarks", "cli", "demo", "reliability", "serving", "test_docs.py", "test_examples.py"}
+# The gate has fifteen minutes: these files, and single tests marked so, have targets of their own in the Makefile.
+BY_HAND = {"test_engines.py", "test_compile_kernels.py", "test_vllm.py", "test_bare_environment.py"}
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what `make test-fast` leaves out."""
+    """Mark what `make test-fast` and `make test` leave out."""
     for item in items:
-        place = item.path.relative_to(TESTS).parts[0]
-        for mark, places in (("launchers", LAUNCHERS), ("slow", SLOW)):
-            if place in places:
+        places = {item.path.relative_to(TESTS).parts[0], item.path.name}
+        for mark, marked in (("launchers", LAUNCHERS), ("slow", SLOW), ("by_hand", BY_HAND)):
+            if places & marked:
                 item.add_marker(mark)
 
 
