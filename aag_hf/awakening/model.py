@@ -38,6 +38,7 @@ from aag_hf.hub import model_card, push_folder, write_card
 from aag_hf.hyperlora import DocumentMemory
 from aag_hf.manifest import MANIFEST
 from aag_hf.questions import DocumentEncoder, QuestionEncoder
+from aag_hf.questions.states import in_groups
 
 
 class AwakeningModel(nn.Module):
@@ -158,12 +159,10 @@ class AwakeningModel(nn.Module):
             raise InputError("this reader's adapter is not made from documents: it has no document encoder.")
         if isinstance(texts, str):
             raise InputError("expected a list of documents, got one string: pass [document].")
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}: expected at least 1.")
         names = [str(number) for number in range(len(texts))] if ids is None else list(ids)
         parts = [
-            self.reader.memorize(self.document_encoder.encode(list(texts[start : start + batch_size]), batch_size))
-            for start in range(0, len(texts), batch_size)
+            self.reader.memorize(self.document_encoder.encode(list(group), batch_size))
+            for group in in_groups(texts, batch_size)
         ]
         return replace(DocumentMemory.cat(parts), ids=tuple(names), texts=tuple(texts))
 
@@ -258,7 +257,7 @@ class AwakeningModel(nn.Module):
         # It tells of the run that made what was here before.
         (directory / MANIFEST).unlink(missing_ok=True)
         for name, part in parts.items():
-            weights = {"state_dict": reader_weights} if part is self.reader else {}
+            weights = {"state_dict": reader_weights} if name == "reader" else {}
             save_part(part, directory / name, **weights)
         self.config.save_pretrained(directory)
         if push_to_hub:

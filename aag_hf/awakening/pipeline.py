@@ -91,7 +91,7 @@ class AwakeningPipeline:
         read: list[dict[str, Any]] = [{}] * len(asked)
         if not generation_options.keys() & {"memory", "documents"} and self.memory is not None:
             generation_options["memory"] = memories_for(asked, self.memory)
-            read = self._read(asked, generation_options["memory"])
+            read = self._told(asked, generation_options["memory"])
         waiting = iter(self._answer(answered, **_of_answered(asked, generation_options)))
         nothing: dict[str, Any] = {"answer": None, "score": None, "context": None, "seconds": {}}
         results = [
@@ -103,8 +103,8 @@ class AwakeningPipeline:
                 result["answer"] = None
         return results[0] if isinstance(questions, str) else results
 
-    def _read(self, questions: list[str], memory: DocumentMemory) -> list[dict[str, Any]]:
-        """The document that each question is answered from, and how relevant it is."""
+    def _told(self, questions: list[str], memory: DocumentMemory) -> list[dict[str, Any]]:
+        """What is told of the document that each question is answered from; an empty memory is of no document."""
         encoder = self.model.document_encoder
         relevance: list[float | None] = [None] * len(questions)
         if encoder is not None and memory.texts is not None:

@@ -117,7 +117,7 @@ def _write_model_card(folder: Path, options: PublishOptions) -> None:
 
 
 def _check_whole(folder: Path) -> None:
-    """Refuse to call half a model ready.
+    """Refuse half a model, before its card calls it ready to load.
 
     Raises:
         InputError: A part has no weights, or a composed model lacks a part.

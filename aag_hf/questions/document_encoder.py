@@ -94,12 +94,25 @@ class DocumentEncoder(SelfContained, PreTrainedModel):
         return self
 
     def fit_words(self, questions: Sequence[str], texts: Sequence[str]) -> "DocumentEncoder":
-        """Take from training questions and documents which words are common; returns the encoder itself."""
+        """Take from training questions and documents which words are common; returns the encoder itself.
+
+        Args:
+            questions: The questions of training.
+            texts: Its documents.
+        """
         self.config.common_words = common_words(questions, texts)
         return self
 
     def relevance(self, question: str, text: str) -> float:
-        """How much of a question's words a text holds, as in [`~aag_hf.questions.relevance.relevance`]."""
+        """How much of a question's words a text holds, as in [`~aag_hf.questions.relevance.relevance`].
+
+        Args:
+            question: The question.
+            text: The text.
+
+        Returns:
+            A number in [0, 1].
+        """
         return relevance(question, text, self.config.common_words)
 
     @torch.no_grad()
@@ -135,6 +148,10 @@ class DocumentEncoder(SelfContained, PreTrainedModel):
 
     def check(self, texts: Sequence[str], names: Sequence[str]) -> None:
         """Refuse documents that `encode` would refuse, by their names.
+
+        Args:
+            texts: The documents.
+            names: What each is called in a message.
 
         Raises:
             InputError: A document has no token to write or more than `max_tokens`.

@@ -15,6 +15,9 @@ def common_words(*collections: Iterable[str]) -> dict[str, float]:
 
     Args:
         *collections: Texts of one kind each, such as questions and documents. The largest share counts.
+
+    Returns:
+        The share of each word, in [0.02, 1].
     """
     shares: dict[str, float] = {}
     for texts in collections:
