@@ -10,7 +10,7 @@ from aag_hf.cli.boundary import run_command
 from aag_hf.cli.dtypes import DTYPES, chosen_dtype
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.processes import claimed_by_first, device, is_main_process, processes
-from aag_hf.cli.stage import OVERWRITE, manifest
+from aag_hf.cli.stage import OVERWRITE, called, manifest
 from aag_hf.data.mapped import open_records
 from aag_hf.data.records import iter_records
 from aag_hf.data.shards import map_records
@@ -78,10 +78,10 @@ def compress(
     if threads is not None:
         torch.set_num_threads(threads)
     settings = {"target_tokens": target_tokens, "token_level": token_level, "sentences": sentences, "dtype": dtype}
-    settings |= {"batch_size": batch_size, "split": split, "first_id": records[0]["id"]}
+    settings |= {"batch_size": batch_size, "split": split} | called(records)
     made_by = manifest("compress", settings, input=input, model_name_or_path=model_name_or_path)
     output = Path(output)
-    with claimed_by_first(output, made_by, overwrite, processes()) as finished:
+    with claimed_by_first(output, made_by, overwrite) as finished:
         source = resolve_model(model_name_or_path)
         with loading(f"model_name_or_path {model_name_or_path}"):
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

@@ -103,7 +103,7 @@ def evaluate(options: EvaluateOptions) -> list[dict[str, Any]]:
     output = Path(options.output_dir) / "results.json"
     _check_beside(output, made_by, options.overwrite)
     is_main = is_main_process()
-    with claimed_by_first(output, made_by, options.overwrite, processes()) as finished:
+    with claimed_by_first(output, made_by, options.overwrite) as finished:
         if finished:
             return _read_results(output)
         partial = PartialOutput(output, made_by)

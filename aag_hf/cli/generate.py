@@ -17,7 +17,7 @@ from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import ModelOptions
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.processes import claimed_by_first, device, is_main_process, processes, use_threads
-from aag_hf.cli.stage import OVERWRITE, manifest
+from aag_hf.cli.stage import OVERWRITE, called, manifest
 from aag_hf.collators import DataCollatorForContextGeneration
 from aag_hf.data.contexts import GENERATOR_PROMPT
 from aag_hf.data.folds import fold_of
@@ -67,7 +67,7 @@ def generate(options: GenerateOptions) -> Records:
     tell_precision(options)
     records = open_records(options.input)
     settings = {name: getattr(options, name) for name in ("prompt", "context_max_length", "batch_size")}
-    settings |= options.loading_settings() | {"first_id": records[0]["id"]}
+    settings |= options.loading_settings() | called(records)
     if options.num_contexts > 1:
         settings |= {drawing.name: getattr(options, drawing.name) for drawing in fields(DrawingOptions)}
     made_by = manifest(
@@ -78,7 +78,7 @@ def generate(options: GenerateOptions) -> Records:
         generator=options.generator,
     )
     output = Path(options.output)
-    with claimed_by_first(output, made_by, options.overwrite, processes()) as finished:
+    with claimed_by_first(output, made_by, options.overwrite) as finished:
         if not finished:
             _write_contexts(options, records, made_by)
     return open_records(output)

@@ -17,3 +17,8 @@ def check_launcher() -> None:
         value = os.environ.get(name, "1")
         if not value.lstrip("-").isdecimal():
             raise InputError(f"{name} is {value!r} in the environment: expected a number: unset it.")
+
+
+def started_processes() -> int:
+    """How many processes a launcher started; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", 1))

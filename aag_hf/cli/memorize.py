@@ -14,7 +14,7 @@ from aag_hf.cli.boundary import run_command
 from aag_hf.cli.options import LoadingOptions
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.processes import device, use_threads
-from aag_hf.cli.stage import OVERWRITE, claimed, manifest
+from aag_hf.cli.stage import OVERWRITE, called, claimed, manifest
 from aag_hf.data.files import SUFFIXES, read_rows
 from aag_hf.data.progress import PartialOutput
 from aag_hf.errors import InputError
@@ -54,7 +54,7 @@ def memorize(options: MemorizeOptions) -> DocumentMemory:
         raise InputError(f"{options.model}: its adapter is not made from documents: it has no document encoder.")
     documents = read_documents(Path(options.input))
     base = saved_config(directory).base_model_name_or_path
-    settings = options.loading_settings() | {"first_id": next(iter(documents))}
+    settings = options.loading_settings() | called([{"id": name} for name in documents])
     made_by = manifest("memorize", settings, model=options.model, base=base, input=options.input)
     with claimed(output, made_by, options.overwrite) as finished:
         if finished:

@@ -3,12 +3,12 @@
 Torch takes seconds to import. It is imported where it is needed, so that a search on one process starts without it.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aag_hf.cli.launcher import started_processes
 from aag_hf.cli.stage import claimed
 from aag_hf.manifest import Manifest
 
@@ -24,7 +24,7 @@ def device() -> "torch.device":
 
 def processes() -> "PartialState | None":
     """The processes that a launcher started; ``None`` for a single one. On CPUs they communicate through gloo."""
-    return None if int(os.environ.get("WORLD_SIZE", 1)) == 1 else _state()
+    return None if started_processes() == 1 else _state()
 
 
 def is_main_process() -> bool:
@@ -42,31 +42,28 @@ def use_threads(threads: int | None) -> None:
 
 
 @contextmanager
-def claimed_by_first(
-    output: Path, made_by: Manifest, overwrite: bool, processes: "PartialState | None"
-) -> Iterator[bool]:
-    """As `claimed`, for several processes that work on one output: the first one claims it for all.
+def claimed_by_first(output: Path, made_by: Manifest, overwrite: bool) -> Iterator[bool]:
+    """As `claimed`, also for several processes that work on one output: the first one claims it for all.
 
     Args:
         output: As in `claimed`.
         made_by: As there.
         overwrite: As there.
-        processes: All processes; each must enter and leave.
 
     Raises:
         InputError: As there.
     """
-    if processes is None:
-        with claimed(output, made_by, overwrite) as finished:
+    state = processes()
+    with claimed(output, made_by, overwrite) if is_main_process() else nullcontext(False) as finished:
+        if state is None:
             yield finished
-        return
-    from accelerate.utils import broadcast_object_list
+            return
+        from accelerate.utils import broadcast_object_list
 
-    with claimed(output, made_by, overwrite) if processes.is_main_process else nullcontext(False) as finished:
         told = [finished]
         broadcast_object_list(told)
         yield told[0]
-        processes.wait_for_everyone()
+        state.wait_for_everyone()
 
 
 def _state() -> "PartialState":

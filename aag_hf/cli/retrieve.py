@@ -11,7 +11,7 @@ from aag_hf.cli.boundary import run_command
 from aag_hf.cli.index import POOL
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.processes import claimed_by_first, is_main_process, processes
-from aag_hf.cli.stage import OVERWRITE, manifest
+from aag_hf.cli.stage import OVERWRITE, called, manifest
 from aag_hf.data.answers import Match, check_patterns
 from aag_hf.data.mapped import open_records
 from aag_hf.data.pool import iter_pool
@@ -83,11 +83,10 @@ def retrieve(
     if match == "regex":
         for record in records:
             check_patterns(record.get("answers") or (), f"{input}, record {record['id']}")
-    settings = {"split": split, "top_k": top_k, "skip_bad": skip_bad, "match": match}
-    settings["first_id"] = records[0]["id"]
+    settings = {"split": split, "top_k": top_k, "skip_bad": skip_bad, "match": match} | called(records)
     made_by = manifest("retrieve", settings, input=input, pool=pool, index=index)
     output = Path(output)
-    with claimed_by_first(output, made_by, overwrite, processes()) as finished:
+    with claimed_by_first(output, made_by, overwrite) as finished:
         if not finished:
             passages = PassageIndex.open(Path(index)) if index else Bm25Retriever(iter_pool(pool, skip_bad))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from aag_hf.cli.launcher import started_processes
 from aag_hf.contents import content_of
 from aag_hf.errors import InputError
 from aag_hf.locks import locked, remove_leftovers, temporary_folder
@@ -41,6 +42,12 @@ def manifest(command: str, settings: dict[str, Any], **inputs: str | Path | Sequ
             key = name if isinstance(value, (str, Path)) else f"{name} {number}"
             found[key] = {"path": str(path), "content": content_of(path)}
     return Manifest({"command": command, **settings}, found)
+
+
+def called(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A setting for `manifest`: how records are called. Those without ids take theirs from the name of their file,
+    which is no part of its content."""
+    return {"first_id": records[0]["id"]}
 
 
 @contextmanager
@@ -86,7 +93,7 @@ def refuse_processes(command: str) -> None:
     Raises:
         InputError: There are several.
     """
-    count = int(os.environ.get("WORLD_SIZE", 1))
+    count = started_processes()
     if count > 1:
         raise InputError(
             f"`aag {command}` works on one process, and {count} were started: start it without a launcher."
@@ -164,11 +171,15 @@ def refuse_inputs(output: Path, made_by: Manifest) -> None:
     Raises:
         InputError: It is.
     """
-    place = Path(os.path.realpath(output))
     for name, given in made_by.inputs.items():
-        read = Path(os.path.realpath(given["path"]))
-        if read.exists() and (place == read or place in read.parents):
+        if os.path.exists(given["path"]) and lies_in(given["path"], output):
             raise InputError(f"{output}: would replace {given['path']}, the input {name}: choose another output.")
+
+
+def lies_in(path: str | Path, folder: str | Path) -> bool:
+    """Whether `path` is `folder` or below it, once links are followed."""
+    inner, outer = (Path(os.path.realpath(place)) for place in (path, folder))
+    return outer in (inner, *inner.parents)
 
 
 def real(output: Path) -> Path:

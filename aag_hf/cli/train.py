@@ -18,7 +18,7 @@ from aag_hf.cli.boundary import run_command
 from aag_hf.cli.learning_rate import ReaderArguments, settle_learning_rate
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.processes import use_threads
-from aag_hf.cli.stage import new_directory
+from aag_hf.cli.stage import lies_in, new_directory
 from aag_hf.cli.teacher import set_up_teacher
 from aag_hf.cli.train_options import TrainOptions
 from aag_hf.cli.training import (
@@ -71,9 +71,8 @@ def _check_cache_place(options: TrainOptions, output_dir: Path) -> None:
     """The cache must not become a part of an output, nor change what the teacher's content is."""
     if options.teacher_cache_dir is None:
         return
-    cache = Path(options.teacher_cache_dir).resolve()
-    for name, folder in (("output_dir", output_dir), ("teacher", Path(str(options.teacher)))):
-        if folder.resolve() in (cache, *cache.parents):
+    for name, folder in (("output_dir", output_dir), ("teacher", str(options.teacher))):
+        if lies_in(options.teacher_cache_dir, folder):
             raise InputError(f"{options.teacher_cache_dir}: lies in {name}, {folder}: keep teacher_cache_dir apart.")
 
 

@@ -1,7 +1,6 @@
 """What both training commands share: the Trainer's run, its checkpoints and the figures at its end."""
 
 import json
-import os
 import platform
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 from aag_hf.awakening.loading import saved_config, saved_directory
 from aag_hf.cli.checkpoints import WholeRun, last_whole_checkpoint, remove_incomplete, remove_unused
+from aag_hf.cli.launcher import started_processes
 from aag_hf.cli.stage import CHECKPOINTS, beside, claimed, is_finished, manifest, real
 from aag_hf.cli.training_progress import TrainingProgress
 from aag_hf.data.mapped import open_records
@@ -99,7 +99,7 @@ def training_output(
     if output_dir.name.endswith(f".{CHECKPOINTS}"):
         raise InputError(f"{output_dir}: such names belong to checkpoints of other outputs: choose another output.")
     output_dir = real(output_dir)
-    started = int(os.environ.get("WORLD_SIZE", 1))
+    started = started_processes()
     if started != arguments.world_size:
         raise InputError(
             f"a launcher started {started} processes, and each would train alone: without a GPU set "
