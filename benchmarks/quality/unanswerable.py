@@ -2,7 +2,7 @@
 
 `aag quickstart` first, then `python benchmarks/quality/unanswerable.py`. Its reader of documents is asked about unseen
 countries from the country's text, from the same text without the answer, and from another country's text. The least
-score and relevance are chosen on other countries than those in the table.
+score is chosen on other countries than those in the table; the least relevance is that below which `aag ask` warns.
 """
 
 import random
