@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from aag_hf.errors import InputError
 from aag_hf.hyperlora import DocumentMemory
+from aag_hf.questions import DocumentEncoder
 
 
 def memories_for(questions: Sequence[str], memory: DocumentMemory) -> DocumentMemory:
@@ -44,3 +45,19 @@ def memories_for(questions: Sequence[str], memory: DocumentMemory) -> DocumentMe
     chosen = memory[[memory.texts.index(passage["text"]) for passage in best]]
     is_about = chosen.tensor.new_tensor([passage["score"] > 0 for passage in best])
     return replace(chosen, tensor=chosen.tensor * is_about[:, None, None, None])
+
+
+def relevance_of(encoder: DocumentEncoder, questions: Sequence[str], memory: DocumentMemory) -> list[float | None]:
+    """How much of each question's words its document holds ([`~aag_hf.questions.relevance.relevance`]).
+
+    Args:
+        encoder: The document encoder, which knows the common words.
+        questions: The questions.
+        memory: One row per question, as `memories_for` gives them.
+
+    Returns:
+        One number in [0, 1] per question; ``None`` where the memories have no texts, as sums have none.
+    """
+    if memory.texts is None:
+        return [None] * len(questions)
+    return [encoder.relevance(question, text) for question, text in zip(questions, memory.texts, strict=True)]

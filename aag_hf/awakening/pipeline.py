@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aag_hf.awakening.choosing import memories_for
+from aag_hf.awakening.choosing import memories_for, relevance_of
 from aag_hf.awakening.documents import text_of
 from aag_hf.awakening.model import AwakeningModel
 from aag_hf.errors import InputError
@@ -106,9 +106,7 @@ class AwakeningPipeline:
     def _told(self, questions: list[str], memory: DocumentMemory) -> list[dict[str, Any]]:
         """What is told of the document that each question is answered from; an empty memory is of no document."""
         encoder = self.model.document_encoder
-        relevance: list[float | None] = [None] * len(questions)
-        if encoder is not None and memory.texts is not None:
-            relevance = [encoder.relevance(question, text) for question, text in zip(questions, memory.texts)]
+        relevance = [None] * len(questions) if encoder is None else relevance_of(encoder, questions, memory)
         is_read = memory.tensor.flatten(1).any(1).tolist()
         names = [name if used else None for name, used in zip(memory.ids, is_read)]
         return [{"document": name, "relevance": number} for name, number in zip(names, relevance)]

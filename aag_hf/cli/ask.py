@@ -15,9 +15,7 @@ from aag_hf.cli.options import LoadingOptions
 from aag_hf.cli.output import JSON_HELP, plain_console, print_json
 from aag_hf.cli.processes import device, use_threads
 from aag_hf.errors import InputError
-
-# A document of less relevance is hardly about the question.
-LITTLE = 0.1
+from aag_hf.questions.relevance import LITTLE
 
 
 @dataclass(kw_only=True)

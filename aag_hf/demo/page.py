@@ -19,6 +19,7 @@ from aag_hf.demo.files import uploaded_text
 from aag_hf.demo.readers import BASE, BASE_WITH_TEXT, OURS, STATIC, Readers, Reading
 from aag_hf.errors import InputError
 from aag_hf.markdown import in_code
+from aag_hf.questions.relevance import LITTLE
 
 # Seconds after which what a visitor left is deleted.
 KEPT = 3600
@@ -227,9 +228,13 @@ def _shown(reading: Reading | str | None) -> dict[str, Any]:
         return gr.update(value=None)
     if isinstance(reading, str):
         return gr.update(value=reading, info="cannot answer this")
-    return gr.update(
-        value=reading.answer, info=f"{reading.prompt_tokens} prompt tokens, {reading.seconds:.2f} s", visible=True
-    )
+    facts = [f"{reading.prompt_tokens} prompt tokens", f"{reading.seconds:.2f} s"]
+    if reading.score is not None:
+        facts.append(f"score {reading.score:.2f}")
+    if reading.relevance is not None:
+        hardly = " (the text is hardly about this question)" if reading.relevance < LITTLE else ""
+        facts.append(f"relevance {reading.relevance:.2f}{hardly}")
+    return gr.update(value=reading.answer, info=", ".join(facts), visible=True)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

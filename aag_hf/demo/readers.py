@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from aag_hf.awakening import AwakeningModel, AwakeningOutput
+from aag_hf.awakening.choosing import relevance_of
 from aag_hf.awakening.loading import load_language_model, saved_config, saved_directory
 from aag_hf.errors import InputError
 from aag_hf.hyperlora import DocumentMemory
@@ -40,6 +41,8 @@ class Reading:
         seconds: From question to answer, reading the text included.
         features: ``(1, feature_dim)``, if its adapter is made from the question.
         memory: One row, if its adapter is made from a document.
+        score: The mean log-probability of the answer's tokens.
+        relevance: The share of the question's words in the document that its adapter is made from.
     """
 
     answer: str
@@ -49,6 +52,8 @@ class Reading:
     seconds: float
     features: torch.Tensor | None = None
     memory: DocumentMemory | None = None
+    score: float | None = None
+    relevance: float | None = None
 
 
 class Readers:
@@ -172,7 +177,7 @@ def read(model: AwakeningModel, question: str, text: str = "", in_prompt: bool =
         contexts = [text]
     output = model.generate([question], contexts, passages=passages, memory=memory)
     beside = document if output.contexts is None else output.contexts[0]
-    return _reading(output, start, memory, beside, written=beside is not None and not text)
+    return _reading(model, question, output, start, memory, beside, written=beside is not None and not text)
 
 
 def read_from(model: AwakeningModel, question: str, memory: DocumentMemory) -> Reading:
@@ -189,14 +194,26 @@ def read_from(model: AwakeningModel, question: str, memory: DocumentMemory) -> R
     start = time.perf_counter()
     output = model.generate([question], memory=memory)
     beside = None if output.contexts is None else output.contexts[0]
-    return _reading(output, start, memory, beside, written=beside is not None)
+    return _reading(model, question, output, start, memory, beside, written=beside is not None)
 
 
 def _reading(
-    output: AwakeningOutput, start: float, memory: DocumentMemory | None, beside: str | None, written: bool
+    model: AwakeningModel,
+    question: str,
+    output: AwakeningOutput,
+    start: float,
+    memory: DocumentMemory | None,
+    beside: str | None,
+    written: bool,
 ) -> Reading:
     seconds = time.perf_counter() - start
-    return Reading(output.answers[0], beside, written, output.input_tokens, seconds, output.features, memory)
+    (score,) = output.scores or [None]
+    relevance = None
+    if memory is not None and model.document_encoder is not None:
+        (relevance,) = relevance_of(model.document_encoder, [question], memory)
+    return Reading(
+        output.answers[0], beside, written, output.input_tokens, seconds, output.features, memory, score, relevance
+    )
 
 
 def checked_question(question: str) -> str:

@@ -8,6 +8,8 @@ from aag_hf.data.words import words
 
 # Words in a smaller share of the texts are not kept, and weigh as if they were in RARE of them.
 COMMON, RARE = 0.02, 0.004
+# A text of less relevance is hardly about the question.
+LITTLE = 0.1
 
 
 def common_words(*collections: Iterable[str]) -> dict[str, float]:

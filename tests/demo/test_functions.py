@@ -12,6 +12,7 @@ from aag_hf.demo.documents import forget, memory_of, recall, remember
 from aag_hf.demo.readers import BASE, BASE_WITH_TEXT, OURS, STATIC, read
 from aag_hf.errors import InputError
 from aag_hf.hyperlora.layer import HyperLoraLinear
+from aag_hf.questions.relevance import LITTLE
 
 QUESTION = "What is the capital of Nuvaria?"
 TEXT, OTHER = "The capital of Nuvaria is Brel.", "Ostmark pays with the ost, whose code is OSM."
@@ -24,6 +25,8 @@ def test_every_reader_answers_and_only_prompts_with_the_text_are_longer(document
     assert tokens[OURS] == tokens[BASE] < tokens[BASE_WITH_TEXT] == tokens[STATIC]
     assert readings[OURS].answer == documents_readers.model.generate([QUESTION], documents=TEXT).answers[0]
     assert readings[OURS].seconds > 0 and not readings[OURS].written
+    assert all(reading.score <= 0 for reading in readings.values())
+    assert {name for name, reading in readings.items() if reading.relevance is not None} == {OURS}
 
 
 def test_the_base_model_has_no_adapter(question_readers):
@@ -105,6 +108,8 @@ def test_each_question_is_answered_from_its_own_document_until_that_is_removed(d
     assert torch.equal(memory_of(both).tensor[:1], single)
     assert torch.equal(memory_of(forget(both, "other")).tensor, single)
     reading = recall(model, both, QUESTION)
+    assert reading.relevance == model.document_encoder.relevance(QUESTION, TEXT) > LITTLE
+    assert recall(model, forget(both, TEXT), QUESTION).relevance < LITTLE
     assert torch.equal(reading.memory.tensor, single)
     assert reading.prompt_tokens == read(model, QUESTION, TEXT).prompt_tokens
     assert remember(model, first, TEXT + " It is old.", TEXT)[1].name == f"{TEXT} (2)"
