@@ -14,6 +14,9 @@ from aag_hf.cli.parser import OptionParser, StrictParser, check_value
 from aag_hf.cli.recipes import apply_recipe
 from aag_hf.errors import InputError
 
+# Options of the Trainer that hold keyword arguments.
+MAPPINGS = ("lr_scheduler_kwargs", "gradient_checkpointing_kwargs", "activation_checkpointing_kwargs")
+
 
 def parse_arguments(command: str, dataclass_types: Sequence[type], argv: Sequence[str] | None) -> tuple[Any, ...]:
     """Parse flags, and with ``--config recipe.yaml`` the recipe's section named after the command.
@@ -53,10 +56,21 @@ def parse_arguments(command: str, dataclass_types: Sequence[type], argv: Sequenc
         check_value(name, value)
     check_launcher()
     _check_trackers(getattr(values, "report_to", None))
-    return tuple(
+    parsed = tuple(
         options(**{option.name: getattr(values, option.name) for option in fields(options) if option.init})
         for options in dataclass_types
     )
+    for options in parsed:
+        _check_mappings(options)
+    return parsed
+
+
+def _check_mappings(options: Any) -> None:
+    """Refuse other JSON than the mappings that the Trainer's options take; it reads them when it is made."""
+    for name in MAPPINGS:
+        value = getattr(options, name, None)
+        if value is not None and not isinstance(value, dict):
+            raise InputError(f'{name} is {value!r}: expected a JSON object, such as {{"name": 1}}.')
 
 
 def _refuse_unknown_flags(given: Sequence[str], parser: ArgumentParser, command: str) -> None:

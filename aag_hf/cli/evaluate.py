@@ -156,6 +156,8 @@ def _read_results(path: Path) -> list[dict[str, Any]]:
         rows = None
     if not (isinstance(rows, list) and rows and all(map(_is_result, rows))):
         raise InputError(f"{path}: damaged: delete it to measure again.")
+    if not path.with_name(PREDICTIONS).exists():
+        raise InputError(f"{path.with_name(PREDICTIONS)}: was deleted: pass --overwrite true to measure again.")
     return rows
 
 

@@ -184,7 +184,11 @@ def lies_in(path: str | Path, folder: str | Path) -> bool:
 
 def real(output: Path) -> Path:
     """Where an output goes: a link to a folder stands for that folder, also before the folder is there."""
-    return Path(os.path.realpath(output)) if output.is_symlink() and not output.is_file() else output
+    # `missing/../out` is a place only once somebody has made `missing`.
+    leads_nowhere = ".." in output.parts and not output.parent.exists()
+    if leads_nowhere or (output.is_symlink() and not output.is_file()):
+        return Path(os.path.realpath(output))
+    return output
 
 
 def beside(output: Path, ending: str) -> Path:

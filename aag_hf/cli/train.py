@@ -18,7 +18,7 @@ from aag_hf.cli.boundary import run_command
 from aag_hf.cli.learning_rate import ReaderArguments, settle_learning_rate
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.processes import use_threads
-from aag_hf.cli.stage import lies_in, new_directory
+from aag_hf.cli.stage import lies_in, new_directory, real
 from aag_hf.cli.teacher import set_up_teacher
 from aag_hf.cli.train_options import TrainOptions
 from aag_hf.cli.training import (
@@ -58,7 +58,7 @@ def train(options: TrainOptions, arguments: ContextDistillationConfig) -> Path:
     if not options.train_file:
         raise InputError("train_file is missing: name the training records.")
     use_threads(options.threads)
-    output_dir = Path(arguments.output_dir)
+    output_dir = real(Path(arguments.output_dir))
     _check_cache_place(options, output_dir)
     made_by = manifest_of("train", options, arguments)
     with training_output(output_dir, made_by, arguments, options.overwrite) as finished:

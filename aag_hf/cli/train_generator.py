@@ -18,7 +18,7 @@ from aag_hf.cli.learning_rate import GeneratorArguments, settle_learning_rate
 from aag_hf.cli.options import AdapterOptions, ModelOptions, SampleOptions
 from aag_hf.cli.output import plain_console
 from aag_hf.cli.processes import use_threads
-from aag_hf.cli.stage import OVERWRITE, new_directory
+from aag_hf.cli.stage import OVERWRITE, new_directory, real
 from aag_hf.cli.training import (
     CURVES,
     check_quantized,
@@ -69,7 +69,7 @@ def train_generator(options: TrainGeneratorOptions, arguments: ContextGeneratorC
     if not 0 <= options.fold < options.folds:
         raise InputError(f"fold is {options.fold}: with folds {options.folds} expected 0 to {options.folds - 1}.")
     use_threads(options.threads)
-    output_dir = Path(arguments.output_dir)
+    output_dir = real(Path(arguments.output_dir))
     made_by = manifest_of("train-generator", options, arguments)
     with training_output(output_dir, made_by, arguments, options.overwrite) as finished:
         if not finished:

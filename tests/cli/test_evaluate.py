@@ -91,6 +91,16 @@ def test_two_rows_that_would_have_one_name_are_refused(saved, tiny_llama_dir, fi
     assert not (tmp_path / "out").exists()
 
 
+def test_predictions_that_were_deleted_are_said_to_be_missing(saved, files, tmp_path, capsys):
+    options = ["--model", saved[0], "--input", files / "nq/test.jsonl", "--max_samples", "2"]
+    assert evaluate(tmp_path, *options) == 0
+    (tmp_path / "predictions.jsonl").unlink()
+    assert evaluate(tmp_path, *options) == 2
+    assert f"{tmp_path / 'predictions.jsonl'}: was deleted: pass --overwrite true" in capsys.readouterr().err
+    assert evaluate(tmp_path, *options, "--overwrite", "true") == 0
+    assert (tmp_path / "predictions.jsonl").exists()
+
+
 @pytest.mark.parametrize("damaged", ["5", '{"name": "x"}', "[" * 100_000, '["x"]'])
 def test_damaged_results_are_refused_by_their_name(saved, files, tmp_path, capsys, damaged):
     options = ["--model", saved[0], "--input", files / "nq/test.jsonl", "--max_samples", "2"]

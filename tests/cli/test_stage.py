@@ -2,7 +2,7 @@
 
 import pytest
 
-from aag_hf.cli.stage import claimed, is_finished, manifest, new_directory, replacing
+from aag_hf.cli.stage import claimed, is_finished, manifest, new_directory, real, replacing
 from aag_hf.errors import InputError
 from aag_hf.manifest import Manifest
 
@@ -119,6 +119,12 @@ def test_a_link_to_a_folder_stays_and_the_folder_is_written(tmp_path, is_there):
         with claimed(tmp_path / "link", made_by, overwrite=True), new_directory(tmp_path / "link", made_by) as new:
             (new / "seed").write_text(str(seed))
         assert (tmp_path / "link").is_symlink() and (tmp_path / "scratch" / "seed").read_text() == str(seed)
+
+
+def test_a_folder_that_is_not_there_yet_is_no_way_to_an_output(tmp_path):
+    assert real(tmp_path / "missing" / ".." / "out") == tmp_path / "out"
+    (tmp_path / "there").mkdir()
+    assert real(tmp_path / "there" / ".." / "out") == tmp_path / "there" / ".." / "out"
 
 
 def test_a_finished_output_of_older_versions_is_kept_and_the_difference_said(tmp_path, capsys):
