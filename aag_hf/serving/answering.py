@@ -8,6 +8,7 @@ from typing import Any
 
 from aag_hf.awakening import AwakeningModel
 from aag_hf.awakening.answer_scores import end_tokens
+from aag_hf.awakening.choosing import relevance_of
 from aag_hf.awakening.decoding import first_line
 from aag_hf.collators import ReaderPrompt
 from aag_hf.collators.prompts import encode_marked_prompt
@@ -28,12 +29,16 @@ class Answer:
         ended: Whether the reader ended it, and not the limit of its tokens.
         prompt_tokens: Tokens that the reader read.
         tokens: Tokens that it wrote.
+        score: The mean log-probability of the answer's tokens; ``None`` where another server answers.
+        relevance: The share of the question's words that its document holds; ``None`` without a document.
     """
 
     text: str
     ended: bool
     prompt_tokens: int
     tokens: int
+    score: float | None = None
+    relevance: float | None = None
 
 
 @dataclass(eq=False)
@@ -153,12 +158,20 @@ class Answerer:
             on_tokens=on_tokens,
         )
         contexts: Sequence[str | None] = output.contexts or [None] * len(questions)
+        scores: Sequence[float | None] = output.scores or [None] * len(questions)
         answers = []
         for row, (question, text, context) in enumerate(zip(questions, output.answers, contexts)):
             question.tell(text)
             read = self.prompt_tokens(question.text, context)
-            answers.append(Answer(text, row in ended, len(read), len(tokens[row])))
+            numbers = (len(read), len(tokens[row]), scores[row], self.relevance(question))
+            answers.append(Answer(text, row in ended, *numbers))
         return answers
+
+    def relevance(self, question: Question) -> float | None:
+        """How much of a question's words its document holds; ``None`` without a document."""
+        if question.memory is None or self.model.document_encoder is None:
+            return None
+        return relevance_of(self.model.document_encoder, [question.text], question.memory)[0]
 
     def prompt_tokens(self, question: str, context: str | None = None) -> list[int]:
         """The tokens of a prompt.

@@ -38,24 +38,25 @@ class Reply:
 
     def whole(self, answers: Sequence[Answer]) -> dict[str, Any]:
         """All answers at once."""
-        choices = [self._choice(number, answer.text, _reason(answer)) for number, answer in enumerate(answers)]
+        choices = [self._choice(number, answer.text, answer) for number, answer in enumerate(answers)]
         return self._object(choices) | {"usage": usage(answers)}
 
     def piece(self, number: int, text: str, answer: Answer | None = None) -> dict[str, Any]:
         """A further piece of an answer; with `answer`, the last one."""
-        reason = None if answer is None else _reason(answer)
-        return self._object([self._choice(number, text, reason, whole=False)], whole=False)
+        return self._object([self._choice(number, text, answer, whole=False)], whole=False)
 
     def last(self, answers: Sequence[Answer]) -> dict[str, Any]:
         """The piece after all others, which tells their tokens."""
         return self._object([], whole=False) | {"usage": usage(answers)}
 
-    def _choice(self, number: int, text: str, reason: str | None, whole: bool = True) -> dict[str, Any]:
+    def _choice(self, number: int, text: str, answer: Answer | None, whole: bool = True) -> dict[str, Any]:
         if self.in_chat:
             said: dict[str, Any] = {"message" if whole else "delta": {"role": "assistant", "content": text}}
         else:
             said = {"text": text}
-        return {"index": number, **said, "logprobs": None, "finish_reason": reason}
+        told: dict[str, Any] = {} if answer is None else {"aag": _confidence(answer)}
+        reason = None if answer is None else _reason(answer)
+        return {"index": number, **said, "logprobs": None, "finish_reason": reason, **told}
 
     def _object(self, choices: list[dict[str, Any]], whole: bool = True) -> dict[str, Any]:
         kind = self.endpoint if whole or not self.in_chat else "chat.completion.chunk"
@@ -66,6 +67,11 @@ def usage(answers: Sequence[Answer]) -> dict[str, int]:
     """The tokens of some answers."""
     read, written = sum(answer.prompt_tokens for answer in answers), sum(answer.tokens for answer in answers)
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+def _confidence(answer: Answer) -> dict[str, float | None]:
+    """What OpenAI's API has no field for; its clients pass over what they do not know."""
+    return {"score": answer.score, "relevance": answer.relevance}
 
 
 def _reason(answer: Answer) -> str:

@@ -109,7 +109,8 @@ class VllmAnswers:
                     ended = True
                     break
             question.tell(first_line(text))
-            return Answer(first_line(text), ended, len(prepared.prompt), tokens)
+            relevance = self.preparer.answerer.relevance(question)
+            return Answer(first_line(text), ended, len(prepared.prompt), tokens, relevance=relevance)
         except httpx2.HTTPError as error:
             raise ApiError(502, f"vLLM does not answer: {type(error).__name__} {error}.", code="vllm") from None
         finally:

@@ -87,6 +87,7 @@ def test_pieces_of_a_stream_are_the_answer(served, memory_reader, alone):
         told = events(client.post("/v1/chat/completions", json=chat(question, **fields)))
         assert "".join(piece["choices"][0]["delta"]["content"] for piece in told) == answer
         assert len(told) > 2 and told[-1]["choices"][0]["finish_reason"] in ("stop", "length")
+        assert ["aag" in piece["choices"][0] for piece in told] == [False] * (len(told) - 1) + [True]
         prompts = {"prompt": QUESTIONS[:3], "stream_options": {"include_usage": True}, **fields}
         *told, last = events(client.post("/v1/completions", json=prompts))
         texts = ["", "", ""]
@@ -94,6 +95,22 @@ def test_pieces_of_a_stream_are_the_answer(served, memory_reader, alone):
             texts[piece["choices"][0]["index"]] += piece["choices"][0]["text"]
         assert texts == [alone[asked, text] for asked in QUESTIONS[:3]]
         assert last["choices"] == [] and last["usage"]["completion_tokens"] > 3
+
+
+def test_each_answer_tells_its_score_and_whether_its_document_is_about_the_question(
+    served, memory_reader, question_reader
+):
+    question = QUESTIONS[0]
+    with served(memory_reader) as client:
+        for text in TEXTS[:2]:
+            document = client.post("/v1/documents", json={"text": text}).json()["id"]
+            (choice,) = client.post("/v1/chat/completions", json=chat(question, document=document)).json()["choices"]
+            expected = memory_reader.generate([question], documents=[text]).scores[0]
+            assert choice["aag"]["score"] == pytest.approx(expected, abs=1e-4)
+            assert choice["aag"]["relevance"] == memory_reader.document_encoder.relevance(question, text)
+    with served(question_reader) as client:
+        (choice,) = client.post("/v1/chat/completions", json=chat(question)).json()["choices"]
+        assert choice["aag"]["score"] <= 0 and choice["aag"]["relevance"] is None
 
 
 def test_the_last_message_of_the_user_is_the_question_and_max_tokens_end_its_answer(served, memory_reader, alone):

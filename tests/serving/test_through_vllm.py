@@ -115,6 +115,10 @@ def test_every_question_gets_its_own_documents_answer_though_few_adapters_fit(fr
     assert len({alone[QUESTIONS[0], text] for text in TEXTS}) > 4
     with fronted(memory_reader, max_bytes=8_000) as (client, stand_in), ThreadPoolExecutor(2) as clients:
         ids = {text: client.post("/v1/documents", json={"text": text}).json()["id"] for text in TEXTS}
+        named = {"prompt": QUESTIONS[0], "document": ids[TEXTS[0]]}
+        (choice,) = client.post("/v1/completions", json=named).json()["choices"]
+        relevance = memory_reader.document_encoder.relevance(QUESTIONS[0], TEXTS[0])
+        assert choice["aag"] == {"score": None, "relevance": relevance}
 
         def ask(case):
             return answer_of(client.post("/v1/completions", json={"prompt": case[0], "document": ids[case[1]]}))
