@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from aag_hf.awakening.choosing import memories_for, relevance_of
-from aag_hf.awakening.documents import text_of
+from aag_hf.awakening.documents import named_passages, text_of
 from aag_hf.awakening.model import AwakeningModel
 from aag_hf.errors import InputError
 from aag_hf.hyperlora import DocumentMemory
@@ -34,7 +34,7 @@ class AwakeningPipeline:
         self.model = model if isinstance(model, AwakeningModel) else AwakeningModel.from_pretrained(model, **kwargs)
         self.memory: DocumentMemory | None = None
 
-    def read(self, *documents: str | Path) -> DocumentMemory:
+    def read(self, *documents: str | Path, by_passage: bool = False) -> DocumentMemory:
         """Read texts, answer from them from now on, and return their memories. The model must read documents.
 
         Of several texts, each question is answered from the one that its words fit best
@@ -42,9 +42,11 @@ class AwakeningPipeline:
 
         Args:
             *documents: Texts, or the paths of files that hold them.
+            by_passage: Give each passage of a long text a memory of its own, so that a question is answered from the
+                passage that its words fit best ([`~aag_hf.awakening.documents.in_passages`]).
 
         Returns:
-            One row per text.
+            One row per text, or per passage. Rows are called after their text, passages with their number.
 
         Raises:
             InputError: There is no text, a file or a text cannot be read, or the model's adapter is not made from
@@ -52,7 +54,10 @@ class AwakeningPipeline:
         """
         if not documents:
             raise InputError("there is nothing to read: pass a text, or the path of one.")
-        names, texts = zip(*map(text_of, documents))
+        named = [text_of(document) for document in documents]
+        if by_passage:
+            named = [passage for name, text in named for passage in named_passages(name, text)]
+        names, texts = zip(*named)
         self.memory = self.model.memorize(texts, names)
         return self.memory
 

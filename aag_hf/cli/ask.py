@@ -27,15 +27,15 @@ class AskOptions(DraftOptions, LoadingOptions):
     document: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "A text, or a file of it, for a model whose adapter is made from documents. Of several, each "
-            "question is answered from the one that its words fit best."
+            "help": "A text, or a file of it, for a model whose adapter is made from documents. Of several, or of the "
+            "passages of a long one, each question is answered from the one that its words fit best."
         },
     )
     memory: str | None = field(
         default=None, metadata={"help": "A file that `aag memorize` wrote of one or more texts, instead of document."}
     )
     sum: bool = field(
-        default=False, metadata={"help": "Of several documents, answer from the sum of their memories instead."}
+        default=False, metadata={"help": "Answer from the sum of all documents instead, each read as a whole."}
     )
     min_score: float | None = field(
         default=None,
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         text_of(document)
     ask = AwakeningPipeline(AwakeningModel.from_pretrained(options.model, **options.loading_arguments()).to(device()))
     if options.document:
-        memory = ask.read(*options.document)
+        memory = ask.read(*options.document, by_passage=not options.sum)
     ask.memory = memory.sum() if memory is not None and options.sum else memory
     results = ask(options.question, min_score=options.min_score, min_relevance=options.min_relevance, drafts=options)
     for result in results:

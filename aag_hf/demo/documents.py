@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aag_hf.awakening import AwakeningModel, memories_for
+from aag_hf.awakening.documents import named_passages
 from aag_hf.demo.readers import Reading, checked_question, read_from
 from aag_hf.errors import InputError
 from aag_hf.hyperlora import DocumentMemory
@@ -21,7 +22,7 @@ class Document:
         name: What the page calls it.
         text: The text.
         tokens: How many tokens it has, which no prompt holds.
-        memory: One row.
+        memory: One row per passage.
     """
 
     name: str
@@ -52,7 +53,8 @@ def remember(model: AwakeningModel, documents: Documents, text: str, name: str =
     if any(document.text == text for document in documents):
         raise InputError("this text is remembered already: remove it, or read another one.")
     name = _unused(" ".join((name or text).split())[:_LONGEST_NAME], {document.name for document in documents})
-    memory = model.memorize([text], [name])
+    names, passages = zip(*named_passages(name, text))
+    memory = model.memorize(passages, names)
     tokens = len(model.document_encoder.tokenizer(text, verbose=False)["input_ids"])
     return (*documents, Document(name, text, tokens, memory))
 
@@ -70,7 +72,7 @@ def forget(documents: Documents, name: str | None) -> Documents:
 
 
 def memory_of(documents: Documents) -> DocumentMemory:
-    """The memories of all documents, a row for each.
+    """The memories of all documents, one row per passage.
 
     Raises:
         InputError: There is no document.
@@ -81,7 +83,7 @@ def memory_of(documents: Documents) -> DocumentMemory:
 
 
 def recall(model: AwakeningModel, documents: Documents, question: str) -> Reading:
-    """Answer a question from the document that its words fit best. No text is in the prompt.
+    """Answer a question from the passage that its words fit best. No text is in the prompt.
 
     Raises:
         InputError: There is no question or no document.

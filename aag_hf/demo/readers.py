@@ -207,7 +207,7 @@ def _reading(
     written: bool,
 ) -> Reading:
     seconds = time.perf_counter() - start
-    (score,) = output.scores or [None]
+    score = None if output.scores is None else output.scores[0]
     relevance = None
     if memory is not None and model.document_encoder is not None:
         (relevance,) = relevance_of(model.document_encoder, [question], memory)

@@ -69,6 +69,34 @@ def test_of_several_documents_each_question_is_answered_from_its_own(reader):
         ask.read()
 
 
+def test_of_a_long_text_each_question_is_answered_from_its_own_passage(reader, tmp_path, capsys):
+    model = AwakeningModel.from_pretrained(reader)
+    filling = "Nothing else is known about this place, and nobody asks. " * 8
+    long = f"{TEXTS[0]} {filling}\n\n{TEXTS[1]} {filling}"
+    (tmp_path / "long.txt").write_text(long)
+    ask = AwakeningPipeline(model)
+    assert len(ask.read(long)) == 1
+    memory = ask.read(tmp_path / "long.txt", by_passage=True)
+    assert memory.ids == ("long.txt, passage 1", "long.txt, passage 2")
+    question = "What is the code of the ost?"
+    told = ask(question)
+    assert told["document"] == "long.txt, passage 2"
+    assert told["answer"] == model.generate([question], documents=[memory.texts[1]]).answers[0]
+    asked = [
+        "ask",
+        "--model",
+        reader,
+        "--document",
+        str(tmp_path / "long.txt"),
+        "--question",
+        question,
+        "--json",
+        "true",
+    ]
+    assert main(asked) == 0
+    assert json.loads(capsys.readouterr().out)["document"] == "long.txt, passage 2"
+
+
 def test_an_answer_tells_its_document_and_is_none_if_that_is_not_relevant(reader, capsys):
     ask = AwakeningPipeline(AwakeningModel.from_pretrained(reader))
     questions = ["What is the capital of Nuvaria?", "Who wrote Hamlet?"]

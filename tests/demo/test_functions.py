@@ -115,6 +115,14 @@ def test_each_question_is_answered_from_its_own_document_until_that_is_removed(d
     assert remember(model, first, TEXT + " It is old.", TEXT)[1].name == f"{TEXT} (2)"
 
 
+def test_a_long_text_is_one_document_whose_passages_answer(documents_readers):
+    model, filling = documents_readers.model, "Nothing else is known about this place, and nobody asks. " * 8
+    kept = remember(model, (), f"{OTHER} {filling}\n\n{TEXT} {filling}", "long")
+    assert len(kept) == 1 and len(memory_of(kept)) == 2
+    assert recall(model, kept, QUESTION).memory.ids == ("long, passage 2",)
+    assert forget(kept, "long") == ()
+
+
 def test_documents_that_cannot_be_kept_are_refused(documents_readers, question_readers):
     model = documents_readers.model
     kept = remember(model, (), TEXT)
