@@ -56,7 +56,7 @@ def check_prompt(field: str, prompt: str, contexts: int) -> None:
 def encode_prompt(
     tokenizer: PreTrainedTokenizerBase, template: str, record: dict[str, Any], context: str | None, max_length: int
 ) -> list[int]:
-    """Token ids of a filled `template`: see :func:`encode_marked_prompt`."""
+    """Token ids of a filled `template`: see [`encode_marked_prompt`]."""
     return encode_marked_prompt(tokenizer, template, record, context, max_length)[0]
 
 
@@ -74,7 +74,7 @@ def encode_marked_prompt(
     Args:
         tokenizer: The tokenizer. It must be fast if there is a context or the marks are read, since both need the
             tokens' offsets.
-        template: Text with ``{question}`` and, if there is a context, ``{context}``; see :func:`check_prompt`.
+        template: Text with ``{question}`` and, if there is a context, ``{context}``; see [`check_prompt`].
         record: The record with the question.
         context: The context, or ``None``.
         max_length: The most tokens, special ones included.

@@ -13,7 +13,7 @@ class AnswerTrainingArguments(Seq2SeqTrainingArguments):
         remove_unused_columns (`bool`): Off, since the collator reads the records' own columns, such as `features`.
         logging_steps (`float`): 10, as in TRL. If `eval_strategy` is ``"steps"``, it is also that of `eval_steps`.
         gradient_checkpointing_kwargs (`dict`): Not reentrant by default. Reentrant checkpointing is unsafe on several
-        processes.
+            processes.
     """
 
     remove_unused_columns: bool = field(

@@ -71,7 +71,7 @@ def answer_outputs(model: nn.Module, inputs: dict[str, Any]) -> AnswerOutputs:
 
 
 def answer_logits(model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits ``(answer tokens, vocab)`` and the tokens they predict: see :func:`answer_outputs`."""
+    """Logits ``(answer tokens, vocab)`` and the tokens they predict: see [`answer_outputs`]."""
     return answer_outputs(model, inputs)[:2]
 
 

@@ -56,7 +56,8 @@ def relevance_of(encoder: DocumentEncoder, questions: Sequence[str], memory: Doc
         memory: One row per question, as `memories_for` gives them.
 
     Returns:
-        One number in [0, 1] per question; ``None`` where the memories have no texts, as sums have none.
+        One number in [0, 1] per question; ``None`` where the memories have no texts, as differences have none. Of a
+        sum, the texts of all that was added count.
     """
     if memory.texts is None:
         return [None] * len(questions)

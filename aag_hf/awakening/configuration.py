@@ -12,7 +12,7 @@ class AwakeningConfig(PretrainedConfig):
     """Configuration of [`AwakeningModel`]: what its parts read and write.
 
     Args:
-        base_model_name_or_path (`str`): The language model under reader, generator and question encoder.
+        base_model_name_or_path (`str`): The language model under reader, generator and encoders.
         context (`str`): What the reader reads beside the question: ``"none"``, ``"generated"``, ``"compressed"`` or
             ``"passages"``.
         passages (`int`): How many passages ``"passages"`` reads.

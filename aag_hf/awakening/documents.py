@@ -52,7 +52,7 @@ def in_passages(text: str, most: int = PASSAGE_WORDS) -> list[str]:
         most: The most words of a passage. A longer sentence is a passage of its own.
 
     Returns:
-        The passages in their order, at most 256. Together they are the text, apart from space.
+        The passages in their order, at most 256. Joined, they are the text but for white space.
     """
     if len(words(text)) <= most:
         return [text]

@@ -26,9 +26,12 @@ class DrawingOptions:
     num_contexts: int = field(
         default=1, metadata={"help": "Contexts per question: the first is written greedily, the others are sampled."}
     )
-    temperature: float = field(default=1.0, metadata={"help": "Of samples: below 1 they differ less."})
+    temperature: float = field(default=1.0, metadata={"help": "Sampling temperature; below 1 the samples differ less."})
     top_p: float = field(default=0.95, metadata={"help": "Samples take the likeliest tokens, up to this probability."})
-    seed: int = field(default=29, metadata={"help": "Of samples, together with the question."})
+    seed: int = field(
+        default=29,
+        metadata={"help": "Seed of the samples. The question is mixed in, so that each question has draws of its own."},
+    )
 
 
 class Draft(NamedTuple):

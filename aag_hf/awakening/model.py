@@ -42,11 +42,12 @@ from aag_hf.questions.states import in_groups
 
 
 class AwakeningModel(nn.Module):
-    """Answers questions from memory: writes a context, makes the question's adapter, reads (paper, section 3).
+    """A reader with all that it answers from: a context generator, and an encoder its adapters are made with.
 
-    Every part is optional but the reader: without a generator the reader reads the question alone or contexts given to
-    it, without a question encoder it is any other reader. With a document encoder its adapters are made from documents:
-    a text is read once and asked as often as one likes. All parts share the base model's weights.
+    Every part is optional but the reader (paper, section 3). Without a generator the reader reads the question alone,
+    or contexts given to it. With a question encoder it gets an adapter per question. With a document encoder its
+    adapters are made from documents: a text is read once and asked as often as one likes. All parts share the base
+    model's weights.
 
     Args:
         config: An [`AwakeningConfig`].
@@ -114,6 +115,9 @@ class AwakeningModel(nn.Module):
             drafts: Draw several contexts or answers for each question, and make one answer of them.
             **generation_options: Passed on to the reader's `generate`.
 
+        Returns:
+            One answer per question, with what the reader read and how long each stage took.
+
         Raises:
             InputError: `questions` is a string, `batch_size` is below 1, the reader needs contexts and there is no
                 generator, or passages or documents and there are none, or another number of them than of questions; or
@@ -152,6 +156,9 @@ class AwakeningModel(nn.Module):
             ids: Their names; by default their numbers.
             batch_size: Documents per forward pass.
 
+        Returns:
+            One row per text, ``(len(texts), memories, r, d)``.
+
         Raises:
             InputError: The reader's adapter is not made from documents, or a text cannot be read.
         """
@@ -171,6 +178,11 @@ class AwakeningModel(nn.Module):
     ) -> torch.Tensor:
         """What the hypernetwork reads of each question, and of its context if the model was trained so.
 
+        Args:
+            questions: The questions.
+            contexts: One context per question; only read by a model that was trained with `features_read_context`.
+            batch_size: Questions per forward pass.
+
         Returns:
             ``(len(questions), feature_dim)``.
 
@@ -183,7 +195,11 @@ class AwakeningModel(nn.Module):
         return self.question_encoder.encode(questions, read, batch_size=batch_size)
 
     def write_contexts(self, questions: Sequence[str], batch_size: int = 32) -> list[str]:
-        """The generator's context for each question.
+        """The generator's context for each question, decoded greedily.
+
+        Args:
+            questions: The questions.
+            batch_size: Questions per forward pass.
 
         Raises:
             InputError: There is no generator.
@@ -200,6 +216,9 @@ class AwakeningModel(nn.Module):
             questions: The questions.
             drawing: How many, and how the others are sampled.
             batch_size: Contexts per forward pass.
+
+        Returns:
+            At most `drawing.num_contexts` drafts per question.
 
         Raises:
             InputError: There is no generator, or a number of `drawing` is out of range.
@@ -219,7 +238,11 @@ class AwakeningModel(nn.Module):
         return self.generator, collator, records
 
     def reader_collator(self, context: ContextSource | None = None) -> DataCollatorForContextDistillation:
-        """The collator that makes the reader's prompts."""
+        """The collator that makes the reader's prompts.
+
+        Args:
+            context: What the prompts hold beside the question; by default what the reader was trained with.
+        """
         prompt = ReaderPrompt.of(self.config)
         return DataCollatorForContextDistillation(
             self.tokenizer,

@@ -20,7 +20,8 @@ class AwakeningOutput:
         answers: One answer per question.
         contexts: What the reader read beside each question; ``None`` where it reads the question alone. Of several
             drafts, the one that the answer comes from, or all of them where they are read together.
-        features: ``(questions, feature_dim)``; ``None`` for a reader without a hypernetwork, and with drafts.
+        features: ``(questions, feature_dim)``; ``None`` for a reader without a question encoder, and with
+            drafts.
         seconds: Seconds that each stage took for all questions: `context`, `memory`, `features`, `answer`.
         input_tokens: Prompt tokens the reader read.
         scores: The mean log-probability of each answer's tokens, at most 0; ``None`` for beams and assisted decoding.

@@ -35,9 +35,9 @@ def parse_arguments(command: str, dataclass_types: Sequence[type], argv: Sequenc
         InputError: There is no such option or recipe, an option does not take its value, or a launcher's variable is
             no number.
     """
-    parser = OptionParser(
-        dataclass_types, prog=f"aag {command}", description=f"{COMMANDS[command].capitalize()}.", allow_abbrev=False
-    )
+    does = COMMANDS[command]
+    description = f"{does[0].upper()}{does[1:]}."
+    parser = OptionParser(dataclass_types, prog=f"aag {command}", description=description, allow_abbrev=False)
     parser.add_argument("--config", help="A recipe (YAML); flags given beside it win.")
     if has_options_of_others(dataclass_types):
         parser.add_argument("--help-all", action=HelpAll, help="List every option, also all of transformers' Trainer.")

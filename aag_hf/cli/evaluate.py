@@ -53,8 +53,8 @@ class EvaluateOptions(DraftOptions, BaseOptions):
     controls: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Also measured for readers that take features or read documents, of these the ones that concern "
-            f"them: some of {', '.join(get_args(Control)[1:])}."
+            "help": "Controls to measure beside each reader whose adapter is made from questions or documents; those "
+            f"that do not apply to a reader are passed over. Some of {', '.join(get_args(Control)[1:])}."
         },
     )
     batch_size: int = field(default=32, metadata={"help": "Questions per forward pass."})

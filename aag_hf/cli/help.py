@@ -29,11 +29,13 @@ class HelpFormatter(ArgumentDefaultsHelpFormatter):
         super().__init__(prog, max_help_position=32, width=shutil.get_terminal_size((120, 24)).columns - 2)
 
     def _format_action_invocation(self, action: Action) -> str:
-        # transformers' parser takes each flag with hyphens too, and truth values without one.
+        # transformers' parser takes each flag with hyphens too, and a truth value as `--no_` and the flag.
         flags = action.option_strings
         flag = ", ".join(flags) if action.dest == "help" else flags[0]
-        if action.nargs in (0, "?"):
+        if action.nargs == 0:
             return flag
+        if action.nargs == "?":
+            return f"{flag} [true|false]"
         metavar = self._metavar_formatter(action, action.dest.rpartition("_")[2].upper())(1)[0]
         return f"{flag} {metavar}" + (" …" if action.nargs in ("+", "*") else "")
 
@@ -71,7 +73,7 @@ def format_options(parser: ArgumentParser, dataclass_types: Iterable[type], ever
     hidden = 0
     for declared_in, names in _names_by_class(dataclass_types).items():
         actions = [left.pop(name) for name in names if name in left]
-        title = re.sub(r"\[?`+~?(?:[\w.]+\.)?([\w ]+)`+\]?", r"\1", _first_line(declared_in))
+        title = re.sub(r"\[?`+~?(?:[\w.]+\.)?([\w -]+)`+\]?", r"\1", _first_line(declared_in))
         if not _is_ours(declared_in):
             shown = actions if everything else [action for action in actions if action.dest in USUAL]
             hidden += len(actions) - len(shown)

@@ -21,7 +21,9 @@ class LoadingOptions(QuantizationOptions):
 
     dtype: str = field(
         default="float32",
-        metadata={"help": "Base weights: float32, bfloat16, float16, or 'auto': of the first two the faster one here."},
+        metadata={
+            "help": "Base weights: float32, bfloat16, float16, or 'auto': float32 or bfloat16, the faster one here."
+        },
     )
     attn_implementation: str | None = field(
         default=None, metadata={"help": "As in transformers; on CPUs without AMX 'eager' is the fastest in bfloat16."}

@@ -33,7 +33,9 @@ class RetrieveOptions:
     pool: list[str] = field(default_factory=list, metadata={"help": f"{POOL} It is indexed anew, in memory."})
     index: str | None = field(default=None, metadata={"help": "Folder that `aag index` made, instead of a pool."})
     split: str | None = field(default=None, metadata={"help": "Which split of the input."})
-    top_k: int = field(default=5, metadata={"help": "Passages per question; fewer if fewer share a word with it."})
+    top_k: int = field(
+        default=5, metadata={"help": "Passages per question. Those that share no word with it have score 0."}
+    )
     match: Match = field(
         default="words",
         metadata={"help": "How passages are searched for answers: by words, or by regex if answers are expressions."},

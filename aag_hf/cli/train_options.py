@@ -60,12 +60,13 @@ class TrainOptions(PromptOptions, SampleOptions, AdapterOptions, ModelOptions):
         default="embedding", metadata={"help": "As in HyperLoraConfig, with adapter_from 'question'."}
     )
     hidden_dim: int | None = field(
-        default=None, metadata={"help": "Width of the hypernetwork; by default 64, of one that reads documents 128."}
+        default=None,
+        metadata={"help": "Width of the hypernetwork; by default 64, and 128 with adapter_from 'document'."},
     )
     layer_index_scale: float | None = field(default=None, metadata={"help": "As in HyperLoraConfig, with 'mlp'."})
     static: bool = field(default=True, metadata={"help": "Also learn an A and a B that all questions share."})
     static_r: int | None = field(
-        default=None, metadata={"help": "Rank of that part; by default r, with adapter_from 'document' 8."}
+        default=None, metadata={"help": "Rank of that part; by default r, and 8 with adapter_from 'document'."}
     )
     feature_dim: int = field(default=64, metadata={"help": "Size of a question's features."})
     feature_layer: float = field(default=2 / 3, metadata={"help": "Whose output is pooled, as a share of the depth."})

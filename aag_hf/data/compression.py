@@ -30,6 +30,9 @@ class ContextCompressor:
         context_budget: At token level: tokens beyond the target that whole passages may fill before tokens are dropped.
         iterative_size: At token level: tokens per window.
         batch_tokens: Tokens per forward pass of the ranking.
+
+    Raises:
+        InputError: `target_tokens` or `iterative_size` is below 1.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ class MappedRecords(LazyRecords):
         path: A file that `open_records` wrote.
 
     Raises:
-        InputError: It is damaged; so do all that read a record.
+        InputError: The file is damaged. Reading a record raises the same.
     """
 
     def __init__(self, path: Path):

@@ -45,7 +45,9 @@ def read_records(
         config_name: Which configuration of a data set on the Hub.
         revision: Which branch, tag or commit of it.
 
-    Blank passages among others are left out, and a warning says how many.
+    Returns:
+        The records in their order, each with `id`, `question` and `answers`. If a record has blank passages and others,
+        the blank ones are left out, and a warning says how many.
 
     Raises:
         InputError: The source cannot be read, is empty, or a record breaks the contract; the message names the place.

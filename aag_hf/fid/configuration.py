@@ -6,7 +6,7 @@ from transformers import T5Config
 
 
 class FiDT5Config(T5Config):
-    """A :class:`transformers.T5Config` under the model type ``"fid_t5"``: Fusion-in-Decoder adds no setting of its own.
+    """A [`transformers.T5Config`] under the model type ``"fid_t5"``: Fusion-in-Decoder adds no setting of its own.
 
     ``FiDT5Config.from_pretrained`` takes the directory of a plain T5 (v1.0, v1.1, flan) as well.
     """

@@ -128,7 +128,7 @@ class FiDT5ForConditionalGeneration(SelfContained, T5ForConditionalGeneration):
             input_ids: ``(batch, passages, tokens)`` or ``(batch, tokens)``.
             attention_mask: Shaped as `input_ids`. Without it ``config.pad_token_id`` tells padding in the first shape.
                 In the second every token counts, as in T5.
-            encoder_outputs: Joined states, ``(batch, passages · tokens, dim)``, of :class:`FiDT5Encoder`.
+            encoder_outputs: Joined states, ``(batch, passages · tokens, dim)``, of [`FiDT5Encoder`].
             labels: ``(batch, answer tokens)``, -100 at padding.
 
         Returns:
@@ -163,7 +163,7 @@ class FiDT5ForConditionalGeneration(SelfContained, T5ForConditionalGeneration):
         )
 
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As :meth:`transformers.GenerationMixin.generate`, with ``input_ids`` of either shape."""
+        """As [`transformers.GenerationMixin.generate`], with ``input_ids`` of either shape."""
         input_ids = kwargs.get("input_ids", inputs)
         attention_mask = self._mask_of(input_ids, kwargs.get("attention_mask"))
         if attention_mask is not None:
@@ -180,7 +180,7 @@ class FiDT5ForConditionalGeneration(SelfContained, T5ForConditionalGeneration):
         ``eval()`` first, or dropout makes them noisy.
 
         Args:
-            input_ids, attention_mask: ``(batch, passages, tokens)``, as in :meth:`forward`.
+            input_ids, attention_mask: ``(batch, passages, tokens)``, as in [`forward`].
 
         Returns:
             ``(batch, passages)`` float32. Higher is more relevant; -inf for a passage that is all padding.
@@ -215,7 +215,7 @@ class FiDT5ForConditionalGeneration(SelfContained, T5ForConditionalGeneration):
         """Load ours, a plain T5 (v1.0, v1.1, flan), or FiD's original parameter names from safetensors.
 
         FiD's published ``pytorch_model.bin`` files are converted once, by
-        :func:`aag_hf.fid.convert.convert_fid_checkpoint`.
+        [`aag_hf.fid.convert.convert_fid_checkpoint`].
 
         Raises:
             InputError: Parameters are missing from the checkpoint, or the model has no place for some; the message

@@ -24,7 +24,8 @@ class HyperLoraConfig(PeftConfig):
     Paper: Awakening Augmented Generation, section 3.2. A forward pass takes ``features`` of shape
     ``(batch, feature_dim)`` beside the usual inputs; each row of the batch gets an adapter made for it alone. Train it
     at about half the learning rate of a plain LoRA. With ``hypernetwork="memory"`` it takes ``memory`` instead, what
-    [`~aag_hf.hyperlora.HyperLoraModel.memorize`] made of a document for each row.
+    [`~aag_hf.hyperlora.HyperLoraModel.memorize`] made of a document for each row. Such adapters are trained at the rate
+    of a plain LoRA.
 
     Args:
         r (`int`): Rank of the generated matrices.

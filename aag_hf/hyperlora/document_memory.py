@@ -76,6 +76,11 @@ class DocumentMemory:
         )
 
     def __add__(self, other: DocumentMemory | int) -> DocumentMemory:
+        """Row by row, what both say in one memory.
+
+        Raises:
+            InputError: `other` is of another model, or has another number of rows.
+        """
         # `sum` begins with the number 0.
         if type(other) is int and other == 0:
             return self
@@ -84,6 +89,11 @@ class DocumentMemory:
     __radd__ = __add__
 
     def __sub__(self, other: DocumentMemory) -> DocumentMemory:
+        """Row by row, what was added taken out again. What was never added is left as its opposite.
+
+        Raises:
+            InputError: As for a sum.
+        """
         return self._with(other, -1) if isinstance(other, DocumentMemory) else NotImplemented
 
     def __mul__(self, weight: float) -> DocumentMemory:

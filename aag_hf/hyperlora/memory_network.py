@@ -20,12 +20,13 @@ PIECE = 512
 class MemoryHyperNetwork(HyperNetwork):
     """Writes each token of a document into the update: under the state before it, as the embedding of the token itself.
 
-    With the states z and embeddings e of the tokens t of a document, y what an attention block reads of all of them,
-    and ``n(x) = x / √(|x|² + 0.05)``:
+    A document's tokens t have states z ``(tokens, feature_dim)`` and embeddings e ``(tokens, d)`` of unit root mean
+    square. y ``(tokens, hidden_dim)`` is the output of one self-attention block over ``[z_{t−1} ; z_t ; e_t]``, in
+    pieces of 512 tokens. With ``n(x) = x / √(|x|² + 0.05)`` and trained W_k, W_x, b, w, w_x, b_g, V and U:
 
     - key ``k_t = n(W_k z_{t−1} + W_x y_t + b)``, of size r,
     - gate ``g_t = σ(w [z_{t−1} ; z_t] + w_x y_t + b_g)``,
-    - value ``v_t = (I + V) e_t``, with e of unit root mean square,
+    - value ``v_t = (I + V) e_t``,
     - memory ``M = Σ g_t k_t v_tᵀ / √(Σ g_t²)``, ``(r, d)``, one for each adapted layer or one for all.
 
     The update of a layer is ``x ↦ (x U) M``, a LoRA whose A is shared by all documents. At an answer's position the

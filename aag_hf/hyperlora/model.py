@@ -38,6 +38,17 @@ class HyperLoraModel(BaseTuner):
 
     Created by [`peft.get_peft_model`] or [`peft.PeftModel.from_pretrained`] from a [`HyperLoraConfig`]; see there for
     an example. The hypernetwork lives inside the base model, so transformers' own adapter loading works too.
+
+    A call of the adapted model, and its `generate`, also takes
+
+    - `features`: ``(questions, feature_dim)``, for adapters made from questions;
+    - `memory`: a [`~aag_hf.DocumentMemory`] with one row per question, for adapters made from documents;
+    - `documents`: [`~aag_hf.questions.DocumentStates`] instead of the memory, in training;
+    - `merge_adapter`: of `generate` only, compute with the adapter of the only question inside copies of the weights.
+
+    Raises:
+        TypeError: `get_peft_model` targets a layer that is not linear.
+        ValueError: A call gives none of these, or rows that do not fit the batch or the adapter.
     """
 
     prefix = "hyperlora_"
@@ -119,7 +130,8 @@ class HyperLoraModel(BaseTuner):
             adapter_name: The adapter that reads documents; by default the active one.
 
         Returns:
-            A memory for each document, to pass as ``memory=`` to the model's forward or generate.
+            One row per document, ``(documents, memories, r, d)`` with a memory per adapted layer, or one for all. Pass
+            it as ``memory=`` to the model's forward or generate.
 
         Raises:
             ValueError: No such adapter, or states that it cannot read.

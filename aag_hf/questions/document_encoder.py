@@ -62,7 +62,16 @@ class DocumentEncoder(SelfContained, PreTrainedModel):
         tokenizer: PreTrainedTokenizerBase | None = None,
         **options: Any,
     ) -> "DocumentEncoder":
-        """A new encoder over a model, a directory or a Hub id; `options` as in [`DocumentEncoderConfig`]."""
+        """A new encoder over a language model.
+
+        Args:
+            backbone: A loaded model, a directory, a Hub id, or ``"embedded"``.
+            tokenizer: Its tokenizer; by default loaded by the model's name.
+            **options: As in [`DocumentEncoderConfig`].
+
+        Raises:
+            OSError: There is no such model.
+        """
         if isinstance(backbone, str):
             backbone = AutoModel.from_pretrained(resolve_model(backbone), trust_remote_code=False)
         name = backbone.name_or_path
@@ -242,8 +251,8 @@ class DocumentEncoder(SelfContained, PreTrainedModel):
 
     def _too_long(self, name: str, length: str) -> str:
         return (
-            f"{name} has {length}, more than max_tokens={self.config.max_tokens}: split it into several "
-            "and add their memories up."
+            f"{name} has {length}, more than max_tokens={self.config.max_tokens}: split it into several, "
+            "or let a pipeline read it by passage."
         )
 
     def _read(self, documents: list[list[int]], batch_size: int) -> list[torch.Tensor]:

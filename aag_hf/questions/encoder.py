@@ -58,9 +58,18 @@ class QuestionEncoder(SelfContained, PreTrainedModel):
         tokenizer: PreTrainedTokenizerBase | None = None,
         **options: Any,
     ) -> "QuestionEncoder":
-        """A new encoder over a model, a directory or a Hub id; `options` as in [`QuestionEncoderConfig`]."""
+        """A new encoder over a language model.
+
+        Args:
+            backbone: A loaded model, a directory, a Hub id, or ``"embedded"``.
+            tokenizer: Its tokenizer; by default loaded by the model's name.
+            **options: As in [`QuestionEncoderConfig`].
+
+        Raises:
+            OSError: There is no such model.
+        """
         if isinstance(backbone, str):
-            backbone = AutoModel.from_pretrained(backbone, trust_remote_code=False)
+            backbone = AutoModel.from_pretrained(resolve_model(backbone), trust_remote_code=False)
         name = backbone.name_or_path
         config = QuestionEncoderConfig(backbone_name_or_path=name, **options)
         return cls(config, backbone, tokenizer or AutoTokenizer.from_pretrained(name, trust_remote_code=False))
@@ -74,7 +83,7 @@ class QuestionEncoder(SelfContained, PreTrainedModel):
         Args:
             texts: The training questions.
             contexts: A context for each, if features are to be made from questions and contexts.
-            batch_size: Questions a forward pass.
+            batch_size: Questions per forward pass.
 
         Raises:
             InputError: Fewer directions in the data than `feature_dim`.
@@ -96,7 +105,7 @@ class QuestionEncoder(SelfContained, PreTrainedModel):
         Args:
             texts: Questions; a single string is refused, since its letters would be taken for questions.
             contexts: A context for each, if the statistics were fitted with contexts.
-            batch_size: Questions a forward pass.
+            batch_size: Questions per forward pass.
 
         Returns:
             float32 ``(len(texts), feature_dim)`` on the CPU, rows of norm 1.

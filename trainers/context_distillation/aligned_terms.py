@@ -77,7 +77,7 @@ def aligned_terms(
         teacher: The teacher's reading. The teacher may read more passages, and be deeper if `layers` is ``"select"``.
         names: Some of ``"hidden_alignment"``, ``"attention_alignment"``.
         alignment: Which tokens of the encoder.
-        layers: Which layers, see :func:`selected_layers`. The embeddings are the first of the hidden states.
+        layers: Which layers, see [`selected_layers`]. The embeddings are the first of the hidden states.
 
     Returns:
         Finite scalars by name. They are 0 with zero gradients if no token is shared.
@@ -97,11 +97,11 @@ def aligned_terms(
 def shared_terms(
     student: Reading, teacher: Mapping[str, Mapping[str, Tokens]], layers: Layers = "all"
 ) -> dict[str, Tensor]:
-    """:func:`aligned_terms` with alignment ``"question"``, from stored states of the teacher.
+    """[`aligned_terms`] with alignment ``"question"``, from stored states of the teacher.
 
     Args:
         student: As there.
-        teacher: The result of :func:`shared_tokens` per term, by name.
+        teacher: The result of [`shared_tokens`] per term, by name.
         layers: The layers of that result.
     """
     terms = {}

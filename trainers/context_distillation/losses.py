@@ -31,6 +31,9 @@ def answer_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
             ``labels[i]``; nothing is shifted here.
         labels: ``(batch, tokens)`` or ``(answer tokens,)``; -100 marks what is not an answer token.
 
+    Returns:
+        A scalar of at least float32, in nats; 0 with zero gradients if there is no answer token.
+
     Raises:
         InputError: The leading shapes of logits and labels differ.
     """
@@ -53,6 +56,10 @@ def distillation_kl(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor
         mask: ``(batch, tokens)`` or ``(answer tokens,)``, true at answer tokens; ``None`` if every row is one.
         temperature: The temperature, above 0.
 
+    Returns:
+        A scalar of at least float32, in nats times T²; 0 with zero gradients if nothing is unmasked. It is
+        differentiable in both models: detach a frozen teacher's logits.
+
     Raises:
         InputError: Shapes differ (a teacher of another vocabulary, a mask of other tokens), or the temperature is not
             above 0.
@@ -69,7 +76,7 @@ def distillation_kl(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor
 
 
 class TopKRecord(NamedTuple):
-    """The part of a teacher's logits z that a teacher cache keeps, see :func:`topk_record`.
+    """The part of a teacher's logits z that a teacher cache keeps, see [`topk_record`].
 
     Attributes:
         top_values: ``(..., k)`` the k largest raw logits: neither normalised nor divided by a temperature.
@@ -88,7 +95,7 @@ def topk_record(logits: Tensor, k: int, temperatures: Sequence[float]) -> TopKRe
     """Reduce logits to their k largest and the weight of the rest at each temperature that training will use.
 
     The weight of the tail at one temperature says nothing about it at another, so a record serves the listed
-    temperatures only. A schedule has few, since :func:`annealed_temperature` changes every 500 steps.
+    temperatures only. A schedule has few, since [`annealed_temperature`] changes every 500 steps.
 
     Args:
         logits: ``(..., vocab)``.
@@ -115,7 +122,7 @@ def topk_distillation_kl(
     mask: Tensor | None,
     temperature: float,
 ) -> Tensor:
-    """:func:`distillation_kl` from a teacher's :class:`TopKRecord`, exact over the partition {k tokens, tail}.
+    """[`distillation_kl`] from a teacher's [`TopKRecord`], exact over the partition {k tokens, tail}.
 
     The k tokens are compared one by one, and all others as one event. Merging events can only lower a KL divergence, so
     this is a lower bound of the full one, and equals it at k = vocab. (Renormalising the k tokens instead would
@@ -163,6 +170,10 @@ def hidden_alignment(
         mask: ``(batch, tokens)``, true where the student's token counts.
         teacher_mask: ``(batch · P, tokens)``, true where the teacher's token counts; both must.
 
+    Returns:
+        A scalar of at least float32, 0 with zero gradients if nothing is unmasked. It is differentiable in both models:
+        detach a frozen teacher's tensors.
+
     Raises:
         InputError: Numbers of layers, rows, tokens or dimensions do not match.
     """
@@ -185,13 +196,17 @@ def attention_alignment(
     """``MSE(A_S, A_T)`` of attention probabilities, averaged over unmasked (query, key) pairs, heads and layers.
 
     The probabilities are compared as the models return them, after the softmax. Rows match as in
-    :func:`hidden_alignment`.
+    [`hidden_alignment`].
 
     Args:
         student_attentions: One ``(batch, heads, tokens, tokens)`` tensor per layer, as in a model's ``attentions``.
         teacher_attentions: One ``(batch · P, heads, tokens, tokens)`` tensor for each of the same layers.
         mask: ``(batch, tokens)``, true where the student's token counts, as query and as key.
         teacher_mask: ``(batch · P, tokens)``, true where the teacher's token counts; both must.
+
+    Returns:
+        A scalar of at least float32, 0 with zero gradients if nothing is unmasked. It is differentiable in both models:
+        detach a frozen teacher's tensors.
 
     Raises:
         InputError: Numbers of layers, rows, heads or tokens do not match.

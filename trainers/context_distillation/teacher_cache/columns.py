@@ -32,11 +32,11 @@ class CachedColumns:
     Args:
         labels: ``(answer tokens,)``.
         logits: ``(answer tokens, vocab)``, if the cache keeps all.
-        top_values, top_indices, tail_logsumexp: The record of :func:`~..losses.topk_record`, if it keeps some.
+        top_values, top_indices, tail_logsumexp: The record of [`~..losses.topk_record`], if it keeps some.
         temperatures: The columns of `tail_logsumexp`.
         vocabulary: The number of tokens that the teacher knows, if not all logits are there.
         layers: The layers of the states.
-        states: States of :func:`batch_states` by ``<place>_<term>``, their masks by ``<place>_<term>_mask``.
+        states: States of [`batch_states`] by ``<place>_<term>``, their masks by ``<place>_<term>_mask``.
     """
 
     labels: Tensor
@@ -91,7 +91,7 @@ class CachedColumns:
             )
 
     def distillation_kl(self, logits: Tensor, temperature: float) -> Tensor:
-        """:func:`~..losses.distillation_kl`; if some logits were left out, exact over {those that were kept, the rest}.
+        """[`~..losses.distillation_kl`]; if some logits were left out, exact over {those that were kept, the rest}.
 
         Args:
             logits: The student's logits, ``(answer tokens, vocab)``.
@@ -116,7 +116,7 @@ class CachedColumns:
     def aligned_terms(
         self, student: Reading, names: Collection[str], alignment: Alignment, layers: Layers
     ) -> dict[str, Tensor]:
-        """:func:`~..aligned_terms.aligned_terms` with the teacher's states.
+        """[`~..aligned_terms.aligned_terms`] with the teacher's states.
 
         Args:
             student: The student's reading.
@@ -173,7 +173,7 @@ def state_rows(reading: Reading, names: Collection[str], layers: Layers) -> dict
 
 
 def batch_states(rows: Sequence[Tensor], name: str) -> tuple[Tensor, Tensor]:
-    """Rows of :func:`state_rows` as a padded batch.
+    """Rows of [`state_rows`] as a padded batch.
 
     Args:
         rows: One tensor per record.
