@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from aag_hf.data.mapped import open_records
     from aag_hf.data.records import iter_records, read_records, write_records
     from aag_hf.data.streams import RecordStream
+    from aag_hf.data.things import made_things
 
 _HOMES = {
     "read_records": "aag_hf.data.records",
@@ -20,6 +21,7 @@ _HOMES = {
     "ContextCompressor": "aag_hf.data.compression",
     "load_countries": "aag_hf.data.countries",
     "made_countries": "aag_hf.data.made",
+    "made_things": "aag_hf.data.things",
 }
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "ContextCompressor",
     "load_countries",
     "made_countries",
+    "made_things",
 ]
 
 

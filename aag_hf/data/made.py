@@ -4,32 +4,8 @@ import random
 from typing import Any
 
 from aag_hf.data.countries import WORDINGS
+from aag_hf.data.invented import invented_word
 
-_BEGINNINGS = [
-    "b",
-    "br",
-    "c",
-    "ch",
-    "d",
-    "dr",
-    "f",
-    "fl",
-    "g",
-    "gr",
-    "h",
-    "j",
-    "k",
-    "kl",
-    "l",
-    "m",
-    "n",
-    "p",
-    "pr",
-    "r",
-]
-_BEGINNINGS += ["s", "sl", "st", "t", "tr", "v", "w", "z"]
-_VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "ou"]
-_ENDS = ["", "", "n", "r", "l", "m", "s", "th", "nd", "rk", "st"]
 _NAME_ENDS = ["land", "ia", "stan", "mark", " Islands"]
 _DEMONYM_ENDS = ["n", "an", "ish", "i", "ese", "er"]
 _CONTINENTS = {
@@ -107,7 +83,7 @@ def made_countries(count: int, seed: int = 29) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     names: set[str] = set()
     while len(names) < count:
-        name = _word(draw) + (draw.choice(_NAME_ENDS) if draw.random() < 0.5 else "")
+        name = invented_word(draw) + (draw.choice(_NAME_ENDS) if draw.random() < 0.5 else "")
         if name in names:
             continue
         names.add(name)
@@ -140,8 +116,8 @@ def _records(draw: random.Random, name: str, number: int) -> list[dict[str, Any]
 def _facts(draw: random.Random) -> dict[str, str]:
     continent = draw.choice(sorted(_CONTINENTS))
     return {
-        "capital": _word(draw),
-        "demonym": _word(draw) + draw.choice(_DEMONYM_ENDS),
+        "capital": invented_word(draw),
+        "demonym": invented_word(draw) + draw.choice(_DEMONYM_ENDS),
         "continent": continent,
         "subregion": draw.choice(_CONTINENTS[continent]),
         "currency": "".join(draw.choices(_LETTERS.upper(), k=3)),
@@ -166,12 +142,3 @@ def _text(draw: random.Random, name: str, facts: list[tuple[str, str]]) -> str:
         joined = clauses[0] if len(clauses) == 1 else ", ".join(clauses[:-1]) + " and " + clauses[-1]
         sentences.append(joined[0].upper() + joined[1:] + ".")
     return " ".join(sentences)
-
-
-def _word(draw: random.Random) -> str:
-    syllables = draw.choice([2, 2, 3])
-    word = "".join(
-        draw.choice(_BEGINNINGS) + draw.choice(_VOWELS) + (draw.choice(_ENDS) if number == syllables - 1 else "")
-        for number in range(syllables)
-    )
-    return word.capitalize()

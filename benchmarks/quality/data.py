@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aag_hf.data import load_countries, made_countries, read_records
+from aag_hf.data import load_countries, made_countries, made_things, read_records
 from aag_hf.data.countries import country_documents
 from aag_hf.data.retrieval import Bm25Retriever
 
@@ -27,14 +27,17 @@ def load_split(name: str, natural_questions: Path | None) -> Split:
         name: ``countries`` trains on 64 real and 400 made-up countries, and tests 36 others; ``countries_choice``
             tests 36 more, to choose settings on. ``nq`` has the gold passages of Natural Questions, ``nq_choice`` tests
             200 of its training questions, and ``nq_bm25`` has the passage that BM25 finds among all of them.
-            ``passages`` trains as ``countries`` does, and tests ten short texts about other things. ``mixed`` trains as
-            ``countries`` and ``nq_choice`` together, and tests these texts too.
+            ``passages`` trains as ``countries`` does, and tests ten short texts about other things. ``things`` trains on
+            ``countries`` and 1,200 texts about made-up things, and tests 60 others. ``mixed`` trains as ``things`` and
+            ``nq_choice`` together, and tests the ten short texts.
         natural_questions: A folder with ``train.jsonl.gz`` and ``dev.jsonl.gz``.
     """
     if name.startswith("countries"):
         return _countries(for_choices=name.endswith("_choice"))
     if name == "passages":
         return Split(_countries(for_choices=False).train, read_records(PASSAGES))
+    if name == "things":
+        return Split(_things(), made_things(60, 999))
     if natural_questions is None:
         raise SystemExit(f"{name} needs --nq FOLDER, with train.jsonl.gz and dev.jsonl.gz.")
     train, dev = (read_records(natural_questions / f"{split}.jsonl.gz") for split in ("train", "dev"))
@@ -44,7 +47,7 @@ def load_split(name: str, natural_questions: Path | None) -> Split:
     if name == "nq_choice":
         return Split(*_by_title(train, 200))
     if name == "mixed":
-        return Split([*_by_title(train, 200)[0], *_countries(for_choices=False).train], read_records(PASSAGES))
+        return Split([*_by_title(train, 200)[0], *_things()], read_records(PASSAGES))
     return Split(_by_title(train, 200)[0], dev)
 
 
@@ -63,6 +66,10 @@ def _countries(for_choices: bool) -> Split:
     records = [record for part in parts.values() for record in part]
     train = [record for record in records if record["entity"] in learnt]
     return Split([*train, *made_countries(400, 17)], [record for record in records if record["entity"] in asked])
+
+
+def _things() -> Records:
+    return [*_countries(for_choices=False).train, *made_things(1200, 17)]
 
 
 def _by_title(records: Records, count: int) -> tuple[Records, Records]:
