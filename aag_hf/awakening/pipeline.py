@@ -55,7 +55,10 @@ class AwakeningPipeline:
         if not documents:
             raise InputError("there is nothing to read: pass a text, or the path of one.")
         named = [text_of(document) for document in documents]
-        if by_passage:
+        if by_passage and self.model.document_encoder is not None:
+            # Its passages may be short enough, and yet be more than anybody waits for.
+            called = [name or f"document {place}" for place, (name, _) in enumerate(named)]
+            self.model.document_encoder.check([text for _, text in named], called)
             named = [passage for name, text in named for passage in named_passages(name, text)]
         names, texts = zip(*named)
         self.memory = self.model.memorize(texts, names)

@@ -53,6 +53,7 @@ def remember(model: AwakeningModel, documents: Documents, text: str, name: str =
     if any(document.text == text for document in documents):
         raise InputError("this text is remembered already: remove it, or read another one.")
     name = _unused(" ".join((name or text).split())[:_LONGEST_NAME], {document.name for document in documents})
+    model.document_encoder.check([text], [name])
     names, passages = zip(*named_passages(name, text))
     memory = model.memorize(passages, names)
     tokens = len(model.document_encoder.tokenizer(text, verbose=False)["input_ids"])

@@ -250,10 +250,7 @@ class DocumentEncoder(SelfContained, PreTrainedModel):
         return documents
 
     def _too_long(self, name: str, length: str) -> str:
-        return (
-            f"{name} has {length}, more than max_tokens={self.config.max_tokens}: split it into several, "
-            "or let a pipeline read it by passage."
-        )
+        return f"{name} has {length}, more than max_tokens={self.config.max_tokens}: split it into several texts."
 
     def _read(self, documents: list[list[int]], batch_size: int) -> list[torch.Tensor]:
         """The states ``(tokens, d)`` of each document."""

@@ -82,19 +82,12 @@ def test_of_a_long_text_each_question_is_answered_from_its_own_passage(reader, t
     told = ask(question)
     assert told["document"] == "long.txt, passage 2"
     assert told["answer"] == model.generate([question], documents=[memory.texts[1]]).answers[0]
-    asked = [
-        "ask",
-        "--model",
-        reader,
-        "--document",
-        str(tmp_path / "long.txt"),
-        "--question",
-        question,
-        "--json",
-        "true",
-    ]
-    assert main(asked) == 0
+    asked = ["ask", "--model", reader, "--document", str(tmp_path / "long.txt"), "--question"]
+    assert main([*asked, question, "--json", "true"]) == 0
     assert json.loads(capsys.readouterr().out)["document"] == "long.txt, passage 2"
+    (tmp_path / "long.txt").write_text(long * 1000)
+    assert main([*asked, question]) == 2
+    assert "more than max_tokens=32768: split it into several texts." in capsys.readouterr().err
 
 
 def test_an_answer_tells_its_document_and_is_none_if_that_is_not_relevant(reader, capsys):
