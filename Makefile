@@ -15,9 +15,9 @@ quickstart: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 20 -m "not by_hand"
 
-# Training on two processes under each engine, DeepSpeed's too.
+# Training on two processes under each engine, DeepSpeed's too; and the quickstart twice.
 test-engines: .venv/deepspeed
-	$(BIN)/python -m pytest -rs tests/launchers
+	$(BIN)/python -m pytest -rs tests/launchers tests/cli/test_quickstart.py
 
 # Compiles the Triton kernels for GPUs that need not be here.
 test-compile: .venv/installed

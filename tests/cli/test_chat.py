@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -96,17 +95,3 @@ def test_a_bare_instruct_model_is_asked_in_a_chat_with_examples_as_turns(instruc
     marks, words = len("<user><assistant>") + 1, len("Question: \nAnswer:")
     assert tokens["true"][0] - tokens["false"][0] == marks - words
     assert main(["evaluate", *options, "--output_dir", str(tmp_path / "true")]) == 2
-
-
-def test_the_embedded_model_is_an_instruct_model():
-    from aag_hf.awakening.loading import load_tokenizer
-    from aag_hf.collators.chat import is_instruct
-    from aag_hf.data.embedded import resolve_model
-    from aag_hf.errors import InputError
-
-    try:
-        directory = resolve_model("embedded")
-    except InputError as error:
-        pytest.skip(str(error))
-    assert is_instruct(load_tokenizer(directory), Path(directory).name)
-    assert is_instruct(load_tokenizer(directory), "embedded")

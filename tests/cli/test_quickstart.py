@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from huggingface_hub import ModelCard
 
 from aag_hf.awakening import AwakeningConfig
@@ -58,6 +59,7 @@ def test_static_adapters_train_as_much(finished):
     assert trained["hyperlora_closed_book"] > 0
 
 
+@pytest.mark.by_hand
 def test_a_second_run_with_the_same_seed_reproduces_it(finished, tmp_path):
     assert main(["quickstart", "--preset", "smoke", "--output_dir", str(tmp_path / "run"), "--threads", "1"]) == 0
     assert scores(tmp_path / "run") == scores(finished)

@@ -5,6 +5,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from aag_hf.awakening.loading import load_tokenizer
+from aag_hf.collators.chat import is_instruct
 from aag_hf.data import embedded
 from aag_hf.errors import InputError
 
@@ -26,6 +28,11 @@ def test_the_converted_model_knows_something_and_splits_digits(directory):
     inputs = tokenizer("The capital of France is", return_tensors="pt")
     output = model.generate(**inputs, max_new_tokens=2, do_sample=False, pad_token_id=tokenizer.eos_token_id)
     assert tokenizer.decode(output[0]).endswith("is Paris.")
+
+
+def test_it_is_an_instruct_model(directory):
+    assert is_instruct(load_tokenizer(str(directory)), directory.name)
+    assert is_instruct(load_tokenizer(str(directory)), "embedded")
 
 
 def test_a_second_call_converts_nothing(directory, monkeypatch):
