@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,7 @@ from aag_hf.data.countries import country_documents, load_countries
 from aag_hf.data.jsonl import write_rows
 from aag_hf.data.made import made_countries
 from aag_hf.data.records import read_records, write_records
+from aag_hf.data.things import made_things
 from aag_hf.evaluation.contexts import context_report
 from aag_hf.evaluation.controls import Control
 from aag_hf.evaluation.evaluator import evaluate_reader
@@ -67,9 +68,9 @@ class Quickstart:
         self.dtype = chosen_dtype(self.size.dtype)
         self.directory = Path(options.output_dir)
         use_threads(options.threads)
-        with_seed = {"preset": options.preset, "seed": options.seed}
-        if not is_finished(self.directory / "started", with_seed):
-            with new_directory(self.directory / "started", with_seed):
+        self.settings = {"preset": options.preset, "seed": options.seed, **asdict(self.size)}
+        if not is_finished(self.directory / "started", self.settings):
+            with new_directory(self.directory / "started", self.settings):
                 pass
         if options.preset == "smoke":
             self.base = str(make_tiny_model(self.directory / "tiny_model", options.seed))
@@ -163,8 +164,8 @@ class Quickstart:
         made = self._records("made", "train")
         if not made.exists():
             real = read_records(self._records("data", "train"))
-            records = [*real, *made_countries(self.size.made_countries, self.options.seed)]
-            write_records(records, made)
+            countries = made_countries(self.size.made_countries, self.options.seed)
+            write_records([*real, *countries, *made_things(self.size.made_things, self.options.seed)], made)
         target = self.directory / MEMORY
         arguments = self._training_options(self.size.memory_steps, MEMORY_RATE, "aag", "none")
         train(
@@ -212,11 +213,10 @@ class Quickstart:
     def _compose(self, memory: AwakeningModel, base: Any) -> None:
         """Save the reader of documents with the generator: asked without a document, it remembers one of its own."""
         target = self.directory / "model"
-        settings = {"preset": self.options.preset, "seed": self.options.seed}
-        if not is_finished(target, settings):
+        if not is_finished(target, self.settings):
             memory.generator = load_part(self.directory / "generator", base)
             memory.config.context_max_length = CONTEXT_TOKENS
-            with new_directory(target, settings) as directory:
+            with new_directory(target, self.settings) as directory:
                 memory.save_pretrained(directory)
         ask = AwakeningPipeline(AwakeningModel.from_pretrained(target, base_model=base))
         ask.read(EXAMPLE)

@@ -29,6 +29,7 @@ class Size:
     generator_steps: int
     memory_steps: int
     made_countries: int
+    made_things: int
     feature_dim: int
     static_rank: int
 
@@ -42,8 +43,9 @@ SIZES = {
         context_steps=22,
         document_steps=16,
         generator_steps=22,
-        memory_steps=150,
+        memory_steps=300,
         made_countries=400,
+        made_things=1200,
         feature_dim=16,
         static_rank=25,
     ),
@@ -57,6 +59,7 @@ SIZES = {
         generator_steps=3,
         memory_steps=3,
         made_countries=5,
+        made_things=5,
         feature_dim=16,
         static_rank=8,
     ),

@@ -108,7 +108,7 @@ def made_things(count: int, seed: int = 29) -> list[dict[str, Any]]:
     """
     draw = random.Random(f"made things {seed}")  # nosec B311 # not for secrets
     known = wordings()
-    return [record for number in range(count) for record in _records(draw, known, number)]
+    return [record for number in range(count) for record in _records(draw, known, f"made-things-{seed}-{number}")]
 
 
 @cache
@@ -121,7 +121,7 @@ def wordings() -> Wordings:
     return Wordings(kinds, relations, content["values"])
 
 
-def _records(draw: random.Random, wordings: Wordings, number: int) -> list[dict[str, Any]]:
+def _records(draw: random.Random, wordings: Wordings, name_of_text: str) -> list[dict[str, Any]]:
     kind = draw.choice(sorted(wordings.kinds))
     known = wordings.relations_of(kind)
     in_pairs = draw.random() < PAIRS
@@ -139,7 +139,7 @@ def _records(draw: random.Random, wordings: Wordings, number: int) -> list[dict[
     document = {"title": title, "text": " ".join(parts), "has_answer": True}
     return [
         {
-            "id": f"made-things-{number}-{place}-{fact.relation}",
+            "id": f"{name_of_text}-{place}-{fact.relation}",
             "question": _asked(draw.choice(wordings.relations[fact.relation].questions), name),
             "answers": [fact.value],
             "ctxs": [document],

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from aag_hf.awakening import AwakeningModel, AwakeningOutput, memories_for
+from aag_hf.awakening.documents import in_passages
 from aag_hf.data.contexts import context_of
 from aag_hf.evaluation.scores import score_predictions, summarise
 from aag_hf.hyperlora import DocumentMemory
@@ -49,7 +50,9 @@ class Measured:
                 ``unrelated``: from a text of another kind. ``none``: from nothing. ``sum:K``: from the sum of K
                 documents, one of which is its own. ``unrelated_sum:K``: from the sum of its own and K - 1 texts of
                 another kind. ``chosen:K``: from that of K documents which BM25 ranks first. ``surest:K``: of the
-                answers from each of K documents, the one with the highest score.
+                answers from each of K documents, the one with the highest score. ``text:K``: from one long text with a
+                paragraph for each of K documents. ``by_passage:K``: from the passage of that text which BM25 ranks
+                first.
         """
         start = time.perf_counter()
         kind, _, number = condition.partition(":")
@@ -67,6 +70,8 @@ class Measured:
         }
 
     def _memories(self, kind: str, count: int) -> DocumentMemory:
+        if kind in ("text", "by_passage"):
+            return self._of_long_texts(count, by_passage=kind == "by_passage")
         rows = [self.each.index(text) for text in self.texts]
         first, end = 0, len(self.each)
         if kind.startswith("unrelated"):
@@ -81,6 +86,16 @@ class Measured:
             of_question = memories_for([question], candidates) if kind == "chosen" else candidates.sum()
             chosen.append(replace(of_question, texts=None))
         return DocumentMemory.cat(chosen)
+
+    def _of_long_texts(self, count: int, by_passage: bool) -> DocumentMemory:
+        order = self.draw.sample(self.each, len(self.each))
+        memories: dict[str, DocumentMemory] = {}
+        for start in range(0, len(order), count):
+            together = order[start : start + count]
+            text = "\n\n".join(together)
+            memories |= dict.fromkeys(together, self.model.memorize(in_passages(text) if by_passage else [text]))
+        chosen = [memories_for([question], memories[text]) for question, text in zip(self.questions, self.texts)]
+        return DocumentMemory.cat([replace(memory, texts=None) for memory in chosen])
 
     def _surest(self, count: int) -> list[str]:
         rows = [self.each.index(text) for text in self.texts]

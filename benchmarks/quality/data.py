@@ -27,9 +27,9 @@ def load_split(name: str, natural_questions: Path | None) -> Split:
         name: ``countries`` trains on 64 real and 400 made-up countries, and tests 36 others; ``countries_choice``
             tests 36 more, to choose settings on. ``nq`` has the gold passages of Natural Questions, ``nq_choice`` tests
             200 of its training questions, and ``nq_bm25`` has the passage that BM25 finds among all of them.
-            ``passages`` trains as ``countries`` does, and tests ten short texts about other things. ``things`` trains on
-            ``countries`` and 1,200 texts about made-up things, and tests 60 others. ``mixed`` trains as ``things`` and
-            ``nq_choice`` together, and tests the ten short texts.
+            ``passages`` trains as ``countries`` does, and tests ten short texts about other things. ``things`` trains
+            on ``countries`` and 1,200 texts about made-up things, and tests 60 others. ``mixed`` trains as ``things``
+            and ``nq_choice`` together, and tests the ten short texts.
         natural_questions: A folder with ``train.jsonl.gz`` and ``dev.jsonl.gz``.
     """
     if name.startswith("countries"):

@@ -30,7 +30,8 @@ def test_each_question_is_about_its_thing_and_its_answer_stands_in_its_text(reco
 def test_ids_are_unique_and_a_seed_gives_its_own_texts(records):
     assert max(Counter(record["id"] for record in records).values()) == 1
     assert made_things(20, seed=1) == made_things(20, seed=1) != made_things(20, seed=2)
-    assert made_things(20) == [record for record in records if int(record["id"].split("-")[2]) < 20]
+    assert not {record["id"] for record in records} & {record["id"] for record in made_things(20, seed=1)}
+    assert made_things(20) == [record for record in records if int(record["id"].split("-")[3]) < 20]
 
 
 def test_a_quarter_of_the_texts_tell_the_same_properties_of_two_things(records):
