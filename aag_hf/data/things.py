@@ -107,17 +107,16 @@ def made_things(count: int, seed: int = 29) -> list[dict[str, Any]]:
     ```
     """
     draw = random.Random(f"made things {seed}")  # nosec B311 # not for secrets
-    known = wordings()
-    return [record for number in range(count) for record in _records(draw, known, f"made-things-{seed}-{number}")]
+    wordings = read_wordings()
+    return [record for number in range(count) for record in _records(draw, wordings, f"made-things-{seed}-{number}")]
 
 
 @cache
-def wordings() -> Wordings:
+def read_wordings() -> Wordings:
+    """What the texts are made of."""
     content = yaml.safe_load(files("aag_hf.data").joinpath("things.yaml").read_text(encoding="utf-8"))
-    kinds = {
-        name: Kind(also=[], **kind) if "also" not in kind else Kind(**kind) for name, kind in content["kinds"].items()
-    }
-    relations = {name: Relation(**{"value_first": []} | relation) for name, relation in content["relations"].items()}
+    kinds = {name: Kind(**kind) for name, kind in content["kinds"].items()}
+    relations = {name: Relation(**relation) for name, relation in content["relations"].items()}
     return Wordings(kinds, relations, content["values"])
 
 

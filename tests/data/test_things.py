@@ -8,7 +8,7 @@ import pytest
 
 from aag_hf.data import made_things
 from aag_hf.data.invented import invented_word, spelled
-from aag_hf.data.things import DRAWN, wordings
+from aag_hf.data.things import DRAWN, read_wordings
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_kinds_and_wordings_vary(records):
 
 
 def test_the_wordings_fit_each_other():
-    known = wordings()
+    known = read_wordings()
     assert all(len(known.relations_of(kind)) >= 5 for kind in known.kinds)
     for name, relation in known.relations.items():
         assert set(relation.kinds) <= set(known.kinds), name
