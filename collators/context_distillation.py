@@ -95,7 +95,7 @@ class DataCollatorForContextDistillation:
             raise InputError(f"answer_max_length is {self.answer_max_length}: it must be at least 1.")
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        check_columns(records)
+        check_columns(records, "question", "answers")
         if self.padding_free:
             prompts = [ids for ids, _ in self._prompts(records, self.student)]
             batch = pack(prompts, self._targets(records))

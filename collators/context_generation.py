@@ -44,7 +44,7 @@ class DataCollatorForContextGeneration:
         check_prompt("prompt", self.prompt, contexts=0)
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        check_columns(records)
+        check_columns(records, "question")
         targets = [
             encode_target(
                 self.tokenizer,

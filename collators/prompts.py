@@ -23,14 +23,14 @@ class Cuts(Counter[str]):
         return "; ".join(f"{count} {_NAMES.get(kind, kind)}" for kind, count in sorted(self.items()) if count)
 
 
-def check_columns(records: Sequence[dict[str, Any]]) -> None:
+def check_columns(records: Sequence[dict[str, Any]], *columns: str) -> None:
     """Refuse rows that lost their columns on the way from the data set.
 
     Raises:
-        InputError: A record has no question or no answers.
+        InputError: A record lacks one of the columns.
     """
     for record in records:
-        missing = [name for name in ("question", "answers") if name not in record]
+        missing = [name for name in columns if name not in record]
         if missing:
             raise InputError(
                 f"a record has no {' and no '.join(missing)}, only {', '.join(record) or 'nothing'}: a Trainer drops "

@@ -31,7 +31,8 @@ class HyperLoraConfig(PeftConfig):
         r (`int`): Rank of the generated matrices.
         lora_alpha (`float`): The update is scaled by ``lora_alpha / r``.
         use_rslora (`bool`): Scale by ``lora_alpha / sqrt(r)`` instead (the paper: ``lora_alpha=1``).
-        feature_dim (`int`): Size of a question's feature vector; with ``"memory"`` the width of a document's states.
+        feature_dim (`int`): Size of a question's feature vector, the `feature_dim` of its question encoder; with
+            ``"memory"`` the width of a document's states, the hidden size of its document encoder's model.
         hidden_dim (`int`): Width of the hypernetwork; the paper uses 8 with ``"mlp"``.
         hypernetwork (`"embedding"`, `"mlp"` or `"memory"`): ``"embedding"`` conditions one trunk on a learned embedding
             per adapted layer and shares a head among layers of the same name and shape. ``"mlp"`` is the paper's:

@@ -95,6 +95,14 @@ def test_a_record_without_compressed_context_is_named(tiny_tokenizer):
     assert len(collator.generation_inputs([bare])["input_ids"]) == 1
 
 
+def test_answers_are_not_asked_for_and_a_question_is(tiny_tokenizer):
+    collator = DataCollatorForContextGeneration(tiny_tokenizer)
+    bare = [{name: record[name] for name in ("id", "question", "compressed_context")} for record in RECORDS]
+    assert all(torch.equal(collator(bare)[name], tensor) for name, tensor in collator(RECORDS).items())
+    with pytest.raises(InputError, match=r"a record has no question, only id: .*remove_unused_columns=False"):
+        collator([{"id": "q1"}])
+
+
 def test_a_prompt_that_cannot_be_filled_is_refused_before_any_batch(tiny_tokenizer):
     with pytest.raises(InputError, match="prompt 'Context:' needs"):
         DataCollatorForContextGeneration(tiny_tokenizer, prompt="Context:")
