@@ -26,7 +26,13 @@ from transformers import (
 TESTS = Path(__file__).resolve().parent
 # The folders and files whose tests start other programs, and those that train or attack for long.
 LAUNCHERS = {"launchers", "test_extras.py", "test_layout.py", "test_registration.py"}
-SLOW = {"benchmarks", "cli", "demo", "reliability", "serving", "test_docs.py", "test_examples.py"}
+# fmt: off
+SLOW = {
+    "benchmarks", "cli", "demo", "hub", "reliability", "serving", "trainers", "test_adapter_scope.py",
+    "test_aggregation.py", "test_architectures.py", "test_docs.py", "test_embedded.py", "test_examples.py",
+    "test_merging.py", "test_model.py", "test_self_contained.py", "test_triton_path.py",
+}
+# fmt: on
 # The gate has fifteen minutes: these files, and single tests marked so, have targets of their own in the Makefile.
 BY_HAND = {"test_engines.py", "test_compile_kernels.py", "test_vllm.py", "test_bare_environment.py"}
 

@@ -1,5 +1,6 @@
 """Options of a command: dataclass fields, set by flags and by its section of a recipe."""
 
+import json
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -66,11 +67,18 @@ def parse_arguments(command: str, dataclass_types: Sequence[type], argv: Sequenc
 
 
 def _check_mappings(options: Any) -> None:
-    """Refuse other JSON than the mappings that the Trainer's options take; it reads them when it is made."""
+    """Refuse what is no mapping where the Trainer's options take one, as itself or as JSON."""
     for name in MAPPINGS:
         value = getattr(options, name, None)
-        if value is not None and not isinstance(value, dict):
+        if value is not None and not _is_mapping(value):
             raise InputError(f'{name} is {value!r}: expected a JSON object, such as {{"name": 1}}.')
+
+
+def _is_mapping(value: Any) -> bool:
+    try:
+        return isinstance(json.loads(value) if isinstance(value, str) else value, dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _refuse_unknown_flags(given: Sequence[str], parser: ArgumentParser, command: str) -> None:

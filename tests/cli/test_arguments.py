@@ -60,7 +60,7 @@ def test_wrong_input_ends_in_one_line_and_no_traceback(capsys, tmp_path):
     assert error.startswith("aag evaluate: ") and "none.jsonl" in error and "Traceback" not in error
 
 
-@pytest.mark.parametrize("value", ["[1]", "5", "a=1"])
+@pytest.mark.parametrize("value", ["[1]", "5", "a=1", "{"])
 def test_arguments_of_a_scheduler_that_are_no_mapping_are_refused_before_any_work(capsys, value):
     options = ["--train_file", "x.jsonl", "--output_dir", "y", "--lr_scheduler_kwargs", value]
     assert main(["train", *options]) == 2
