@@ -2,7 +2,7 @@
 
 import json
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -55,21 +55,19 @@ def parse_arguments(command: str, dataclass_types: Sequence[type], argv: Sequenc
         raise InputError(f"{loose[0]!r} stands alone: options are given as --name value: see `aag {command} --help`.")
     for name, value in vars(values).items():
         check_value(name, value)
+    _check_mappings(values)
     check_launcher()
     _check_trackers(getattr(values, "report_to", None))
-    parsed = tuple(
+    return tuple(
         options(**{option.name: getattr(values, option.name) for option in fields(options) if option.init})
         for options in dataclass_types
     )
-    for options in parsed:
-        _check_mappings(options)
-    return parsed
 
 
-def _check_mappings(options: Any) -> None:
+def _check_mappings(values: Namespace) -> None:
     """Refuse what is no mapping where the Trainer's options take one, as itself or as JSON."""
     for name in MAPPINGS:
-        value = getattr(options, name, None)
+        value = getattr(values, name, None)
         if value is not None and not _is_mapping(value):
             raise InputError(f'{name} is {value!r}: expected a JSON object, such as {{"name": 1}}.')
 
