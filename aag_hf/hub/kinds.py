@@ -21,7 +21,7 @@ class Kind:
 
 _OF_DOCUMENTS = """It remembers short factual texts about one thing, like those it was trained on. It mixes up two
 things with the same properties in one text. It also answers from a text that does not hold the answer: a low score
-tells."""
+often tells."""
 _QUESTION_ADAPTER = Kind(
     summary="""\
 A HyperLoRA adapter: a hypernetwork that turns a question's features, {feature_dim:d} numbers, into a LoRA adapter made
