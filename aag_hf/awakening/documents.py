@@ -36,10 +36,10 @@ def text_of(document: str | os.PathLike[str]) -> tuple[str, str]:
             raise InputError(f"{path}: is not text in UTF-8: save it so.") from None
         except FileNotFoundError:
             raise InputError(f"{path}: no such file.") from None
-    words = " ".join(document.split())
-    if " " not in words and path.suffix and words:
+    line = " ".join(document.split())
+    if " " not in line and path.suffix and line:
         raise InputError(f"{path}: no such file, and one word is no document.")
-    return words[:_BEGINNING], document
+    return line[:_BEGINNING], document
 
 
 def in_passages(text: str, most: int = PASSAGE_WORDS) -> list[str]:
@@ -69,7 +69,7 @@ def in_passages(text: str, most: int = PASSAGE_WORDS) -> list[str]:
 
 
 def named_passages(name: str, text: str) -> list[tuple[str, str]]:
-    """The passages of a text of a name, each with its own: ``"name, passage 2"``; a text in one keeps its name."""
+    """The passages of a text, each with a name of its own: ``"name, passage 2"``. A text in one keeps its name."""
     passages = in_passages(text)
     if len(passages) == 1:
         return [(name, text)]

@@ -128,7 +128,8 @@ def _records(draw: random.Random, wordings: Wordings, name_of_text: str) -> list
     names: list[str] = []
     while len(names) < (2 if in_pairs else 1):
         name = draw.choice(wordings.kinds[kind].names).format(word=invented_word(draw), person=invented_person(draw))
-        names += [name] * (name not in names)
+        if name not in names:
+            names.append(name)
     facts = {name: [Fact(relation, _value(draw, wordings, relation)) for relation in told] for name in names}
     parts = []
     for name in names:

@@ -163,8 +163,8 @@ class Answerer:
         for row, (question, text, context) in enumerate(zip(questions, output.answers, contexts)):
             question.tell(text)
             read = self.prompt_tokens(question.text, context)
-            numbers = (len(read), len(tokens[row]), scores[row], self.relevance(question))
-            answers.append(Answer(text, row in ended, *numbers))
+            relevance = self.relevance(question)
+            answers.append(Answer(text, row in ended, len(read), len(tokens[row]), scores[row], relevance))
         return answers
 
     def relevance(self, question: Question) -> float | None:
